@@ -1,0 +1,1 @@
+"""irc: a compiler that makes trained neural networks small and fast."""

@@ -1,0 +1,144 @@
+"""Apply one pass to a model: the loop that passes do not write themselves.
+
+Sites are rewritten as soon as the pass yields them; a lossless pass is swept again until a sweep finds nothing, so one
+rewrite may open the next. Selection, the permission to touch a site (plan, bisection, guard), the count limit and the
+ledger are decided here, once, for all passes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from irc.errors import IrcError, PassFailed
+from irc.ledger import Entry, PassRecord
+from irc.pass_base import Context, Site, Skip
+from irc.pipeline import Step
+
+MAX_SWEEPS = 64
+"""A lossless pass that still finds sites after this many sweeps undoes its own work; it is stopped and said so."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteKey:
+    """Names one rewrite of a build: which step, which site, and for the how-manieth time."""
+
+    step: int
+    site: str
+    occurrence: int = 0
+
+
+Permit = Callable[[SiteKey], str | None]
+"""Answers why a site must not be rewritten, or None when it may."""
+
+
+def permit_all(key: SiteKey) -> str | None:
+    """Allows every site."""
+    return None
+
+
+@dataclasses.dataclass
+class Applied:
+    """What applying one pass gave.
+
+    Attributes:
+        record: The ledger record.
+        keys: The rewrites made, in order.
+    """
+
+    record: PassRecord
+    keys: list[SiteKey]
+
+
+def count_nodes(model: ir.Model) -> int:
+    """Number of nodes, those in bodies of If, Loop and Scan included."""
+    return sum(1 for _ in model.graph.all_nodes())
+
+
+def apply_pass(
+    step: Step,
+    model: ir.Model,
+    ctx: Context,
+    *,
+    index: int = 0,
+    permit: Permit = permit_all,
+    limit: int | None = None,
+) -> Applied:
+    """Applies the pass of a step to the model, in place.
+
+    Args:
+        step: The pass and the sites it may touch.
+        model: Changed in place.
+        ctx: What the pass may ask of the world.
+        index: Position of the step in the pipeline, the first half of a `SiteKey`.
+        permit: Asked before every rewrite.
+        limit: Rewrite at most this many sites; None means all.
+
+    Raises:
+        PassFailed: If the pass raised; the model is then half-changed and the caller restores it.
+    """
+    pass_ = step.pass_
+    record = PassRecord(pass_.name, step.text, pass_.contract.value, nodes_before=count_nodes(model))
+    applied = Applied(record, [])
+    occurrences: collections.Counter[str] = collections.Counter()
+    refused: dict[str, Entry] = {}
+    start = time.perf_counter()
+    for _ in range(MAX_SWEEPS if pass_.contract.lossless else 1):
+        skipped: dict[str, Entry] = {}
+        changed = whole_model = False
+        for found in _sites(step, model, ctx):
+            op_type = found.node.op_type if found.node is not None else ""
+            if isinstance(found, Skip):
+                skipped[found.id] = Entry(found.id, op_type, found.reason)
+                continue
+            key = SiteKey(index, found.id, occurrences[found.id])
+            reason = step.selection.refuses(found.node, found.id) or permit(key)
+            if reason is None and limit is not None and len(applied.keys) >= limit:
+                reason = f"the limit of {limit} sites is reached"
+            if reason is not None:
+                refused[found.id] = Entry(found.id, op_type, reason)
+                continue
+            outcome = _rewrite(step, found, ctx)
+            if outcome is not None:
+                skipped[found.id] = Entry(found.id, op_type, outcome.reason)
+                continue
+            occurrences[found.id] += 1
+            applied.keys.append(key)
+            record.rewritten.append(Entry(found.id, op_type))
+            changed = True
+            whole_model = whole_model or found.node is None
+        if not changed or whole_model:
+            break
+    record.seconds = time.perf_counter() - start
+    record.skipped = [entry for site, entry in {**skipped, **refused}.items() if site not in occurrences or site in refused]
+    record.nodes_after = count_nodes(model)
+    return applied
+
+
+def _sites(step: Step, model: ir.Model, ctx: Context):  # type: ignore[no-untyped-def]
+    """The pass's own generator, its exceptions named."""
+    try:
+        yield from step.pass_.sites(model, ctx)
+    except IrcError:
+        raise
+    except Exception as error:
+        raise PassFailed(
+            f"{step.pass_.name}: failed while looking for sites: {type(error).__name__}: {error}", pass_name=step.pass_.name
+        ) from error
+
+
+def _rewrite(step: Step, site: Site, ctx: Context) -> Skip | None:
+    try:
+        return step.pass_.rewrite(site, ctx)
+    except IrcError:
+        raise
+    except Exception as error:
+        raise PassFailed(
+            f"{step.pass_.name}: failed at {site.id!r}: {type(error).__name__}: {error}",
+            pass_name=step.pass_.name,
+            site=site.id,
+        ) from error

@@ -1,0 +1,91 @@
+"""The one family of errors irc raises on purpose, each with the exit code the command line gives it.
+
+A message says what is wrong, where, the value, and what to do. Anything that is not an `IrcError` is a defect of irc
+and exits with 1.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class IrcError(Exception):
+    """Base of every error irc raises on purpose.
+
+    Attributes:
+        exit_code: What `irc` exits with when this error ends the command.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(IrcError):
+    """The request itself is wrong: an unknown option, pass, selector or an output that cannot be written."""
+
+    exit_code = 2
+
+
+class PassOptionError(UsageError):
+    """An option of a pass has a value outside its range or type."""
+
+
+class OutputError(UsageError):
+    """The output cannot be written: no permission, no space, or it would overwrite the input."""
+
+
+class ModelError(IrcError):
+    """The input model is damaged, incomplete or uses a feature that irc refuses."""
+
+    exit_code = 4
+
+
+class DataError(IrcError):
+    """The calibration or evaluation data does not fit the model."""
+
+    exit_code = 4
+
+
+class MissingExtraError(UsageError):
+    """A feature needs a package that is not installed; the message names the extra that brings it."""
+
+
+class PassFailed(IrcError):
+    """A pass raised or left an invalid model; the model was restored.
+
+    Attributes:
+        pass_name: The pass at fault.
+        site: Id of the site being rewritten, or None outside a rewrite.
+    """
+
+    def __init__(self, message: str, *, pass_name: str, site: str | None = None) -> None:
+        super().__init__(message)
+        self.pass_name = pass_name
+        self.site = site
+
+
+class VerificationError(IrcError):
+    """Verification itself could not be carried out, or a violation could not be isolated."""
+
+
+class RunnerError(IrcError):
+    """The runtime refused a model or a feed, or the child process that hosts it died.
+
+    Attributes:
+        crashed: Whether the child process died instead of answering.
+    """
+
+    def __init__(self, message: str, *, crashed: bool = False) -> None:
+        super().__init__(message)
+        self.crashed = crashed
+
+
+class BudgetMissed(IrcError):
+    """The budget (accuracy, speed or size) was not met; the best legal artifact was written."""
+
+    exit_code = 3
+
+
+class RequirementUnmet(IrcError):
+    """A `--require` clause is not satisfied by the ledger."""
+
+    exit_code = 5

@@ -1,0 +1,164 @@
+"""What a pass is: two methods, a contract and fields that are its options.
+
+A pass finds places (`sites`) and changes one of them (`rewrite`). Everything else is the pass manager's: the loop,
+selection by name, the ledger, limits, verification, bisection, timing and progress. A pass keeps no state between runs;
+what it needs from the world comes through the `Context`.
+
+    @dataclasses.dataclass(frozen=True)
+    class EliminateIdentity(Pass):
+        name = "eliminate-identity"
+        contract = Contract.EXACT
+
+        def sites(self, model, ctx):
+            for node in model.graph.all_nodes():
+                if node.op_type == "Identity":
+                    yield Site(node)
+
+        def rewrite(self, site, ctx):
+            bypass(site.node, site.node.inputs[0])
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from irc.calibration.collector import Statistics, StatisticRequest
+    from irc.calibration.data import DataSource
+    from irc.target import Target
+
+MODEL_SITE = "<model>"
+
+
+class Contract(enum.Enum):
+    """What a pass promises about the values a model computes."""
+
+    EXACT = "exact"
+    """Bit-identical outputs."""
+    ROUNDING = "rounding"
+    """Equal up to a small multiple of the model's own rounding noise."""
+    APPROXIMATE = "approximate"
+    """Different; judged by the accuracy guard, not by verification."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the pass manager verifies this pass against reference outputs."""
+        return self is not Contract.APPROXIMATE
+
+
+def node_id(node: ir.Node) -> str:
+    """The stable id of a node: the name of its first named output, else its own name."""
+    for output in node.outputs:
+        if output.name:
+            return output.name
+    return node.name or f"<{node.op_type}>"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Site:
+    """One place where a pass applies.
+
+    Attributes:
+        node: The anchor node; None for a whole-model pass.
+        match: Whatever the pass wants to hand from `sites` to `rewrite`.
+        id: Stable id: first output name of the anchor in the model the pass received.
+    """
+
+    node: ir.Node | None
+    match: Any = None
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", node_id(self.node) if self.node is not None else MODEL_SITE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Skip:
+    """One place where a pass looked and did not apply, with the reason in a user's words.
+
+    Attributes:
+        node: The anchor node, or None for the whole model.
+        reason: Why not, without a full stop: "its input has other consumers".
+    """
+
+    node: ir.Node | None
+    reason: str
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", node_id(self.node) if self.node is not None else MODEL_SITE)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Context:
+    """What the world gives a pass: target, data, statistics, seed and progress.
+
+    Attributes:
+        target: What the artifact must run on; None means any ONNX runtime.
+        data: The user's samples; None when there are none.
+        collect: Runs statistics requests over the data against the model as it is now.
+        seed: Seed of every random choice a pass makes.
+        progress: `progress(fraction, what)`, fraction in [0, 1]; silent by default.
+    """
+
+    target: Target | None = None
+    data: DataSource | None = None
+    collect: Callable[[ir.Model, list[StatisticRequest]], Statistics] | None = None
+    seed: int = 0
+    progress: Callable[[float, str], None] = lambda fraction, what: None
+
+
+class Pass(abc.ABC):
+    """A rewrite of a model; subclasses are frozen dataclasses whose fields are the options.
+
+    Attributes:
+        name: The spelling on the command line, with dashes.
+        contract: What the pass promises about the outputs.
+        requires: Names of facts that must hold before it runs; the manager inserts the pass that establishes them.
+        establishes: Names of facts that hold after it ran.
+        invalidates: Names of facts that may no longer hold after it ran.
+    """
+
+    name: ClassVar[str]
+    contract: ClassVar[Contract]
+    requires: ClassVar[tuple[str, ...]] = ()
+    establishes: ClassVar[tuple[str, ...]] = ()
+    invalidates: ClassVar[tuple[str, ...]] = ("shapes-known",)
+
+    @abc.abstractmethod
+    def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
+        """Yields the places where the pass applies, or why it does not, without touching the model.
+
+        The manager rewrites a site as soon as it is yielded, so a generator sees the effect of earlier rewrites.
+        """
+
+    @abc.abstractmethod
+    def rewrite(self, site: Site, ctx: Context) -> Skip | None:
+        """Changes one place; returns a `Skip` (having changed nothing) when it finds that it cannot."""
+
+
+class ModelPass(Pass):
+    """A pass that treats the model as a whole: one site, `<model>`.
+
+    Subclasses implement `apply`.
+    """
+
+    def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
+        """Yields the model itself."""
+        yield Site(None, match=model)
+
+    def rewrite(self, site: Site, ctx: Context) -> Skip | None:
+        """Applies the pass to the whole model."""
+        return None if self.apply(site.match, ctx) else Skip(None, "nothing to do")
+
+    @abc.abstractmethod
+    def apply(self, model: ir.Model, ctx: Context) -> bool:
+        """Changes the model in place; returns whether anything changed."""

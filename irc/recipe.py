@@ -1,0 +1,161 @@
+"""Recipes: a pipeline with its objective and budget, from a level (`-O2`), a YAML file or `--passes`.
+
+    # recipe.yaml
+    extends: O2                     # optional: start from a level
+    pipeline: [fold-batch-norm, {quantize: {exclude: "op:Gemm"}}]     # or pipeline text
+    objective: latency              # or bytes
+    budget: {max_drop: 0.5%, min_speedup: 1.3, target_size: 5MB}
+    target: ort
+    include: ["module:encoder"]
+    exclude: []
+
+A level has a budget; an explicit pipeline has none unless one is given, and is then obeyed: checked and reported, never vetoed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from irc import pipeline
+from irc.errors import UsageError
+from irc.pipeline import Step
+
+LOSSLESS = "eliminate-identity,eliminate-dropout,fold-constants,fold-batch-norm,eliminate-dead-code"
+_LEVELS = {"O0": "load, check, save", "O1": "lossless", "O2": "lossless, then int8 for latency"}
+_LATER = {"O3": "structured pruning", "Os": "weight sharing"}
+_KEYS = ("extends", "pipeline", "objective", "budget", "target", "include", "exclude")
+_BUDGET_KEYS = ("max_drop", "min_speedup", "target_size")
+DEFAULT_MAX_DROP = "1%"
+DEFAULT_MIN_SPEEDUP = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What to run and what the result must satisfy.
+
+    Attributes:
+        name: The level, the file name, or "passes".
+        steps: The pipeline as written, nothing inserted yet.
+        objective: What the search prefers among candidates within the budget.
+        max_drop: Largest loss allowed, as written ("1%", "0.5pt"); None means no accuracy budget.
+        min_speedup: Smallest original/artifact latency ratio; None means no speed budget.
+        target_size: Largest artifact, as written ("5MB"); None means no size budget.
+        target: Target as written; None where the recipe does not say.
+        include: Selectors.
+        exclude: Selectors.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    objective: str = "latency"
+    max_drop: str | None = None
+    min_speedup: float | None = None
+    target_size: str | None = None
+    target: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the guard may veto."""
+        return any(value is not None for value in (self.max_drop, self.min_speedup, self.target_size))
+
+
+def level(name: str, *, has_data: bool) -> Recipe:
+    """The built-in recipe of a level.
+
+    Args:
+        name: "O0", "O1" or "O2".
+        has_data: With data, `O2` is calibrated static int8; without, int8 storage of weights only.
+
+    Raises:
+        UsageError: If the level is unknown or not in this version.
+    """
+    if name in _LATER:
+        raise UsageError(f"-{name} ({_LATER[name]}) is not in this version of irc; use -O2")
+    if name not in _LEVELS:
+        raise UsageError(f"unknown level {name!r}; levels are {', '.join(f'-{k} ({v})' for k, v in _LEVELS.items())}")
+    if name == "O0":
+        return Recipe("-O0", ())
+    if name == "O1":
+        return Recipe("-O1", tuple(pipeline.parse(LOSSLESS)))
+    lossy = "quantize" if has_data else "quantize-weights"
+    return Recipe(
+        "-O2",
+        tuple(pipeline.parse(f"{LOSSLESS},{lossy}")),
+        max_drop=DEFAULT_MAX_DROP,
+        min_speedup=DEFAULT_MIN_SPEEDUP,
+    )
+
+
+def load(path: Path, *, has_data: bool) -> Recipe:
+    """Reads a YAML recipe.
+
+    Raises:
+        UsageError: If the file is missing, is not YAML, or has an unknown key; the message names file and key.
+    """
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, Mapping):
+        raise UsageError(f"recipe {path} must be a mapping with keys {', '.join(_KEYS)}")
+    _check_keys(document, _KEYS, f"recipe {path}")
+    base = (
+        level(str(document["extends"]).lstrip("-"), has_data=has_data)
+        if "extends" in document
+        else Recipe(path.name, ())
+    )
+    changes: dict[str, Any] = {"name": path.name}
+    if "pipeline" in document:
+        changes["steps"] = tuple(_steps(document["pipeline"], path))
+    elif "extends" not in document:
+        raise UsageError(f"recipe {path} has neither 'pipeline' nor 'extends'")
+    budget = document.get("budget") or {}
+    if not isinstance(budget, Mapping):
+        raise UsageError(f"recipe {path}: budget must be a mapping with keys {', '.join(_BUDGET_KEYS)}")
+    _check_keys(budget, _BUDGET_KEYS, f"recipe {path}: budget")
+    for key, value in budget.items():
+        changes[key] = None if value is None else float(value) if key == "min_speedup" else str(value)
+    if "objective" in document:
+        if document["objective"] not in ("latency", "bytes"):
+            raise UsageError(f"recipe {path}: objective is {document['objective']!r}; it must be latency or bytes")
+        changes["objective"] = document["objective"]
+    if document.get("target"):
+        changes["target"] = str(document["target"])
+    for key in ("include", "exclude"):
+        value = document.get(key) or ()
+        changes[key] = (value,) if isinstance(value, str) else tuple(map(str, value))
+    return dataclasses.replace(base, **changes)
+
+
+def _steps(value: Any, path: Path) -> list[Step]:
+    if isinstance(value, str):
+        return pipeline.parse(value)
+    if not isinstance(value, list):
+        raise UsageError(f"recipe {path}: pipeline must be text or a list of passes")
+    steps: list[Step] = []
+    for item in value:
+        if isinstance(item, str):
+            steps += pipeline.parse(item)
+        elif isinstance(item, Mapping) and len(item) == 1:
+            ((name, given),) = item.items()
+            steps.append(pipeline.step(str(name), dict(given or {})))
+        else:
+            raise UsageError(f"recipe {path}: {item!r} is not a pass; write its name or name: {{option: value}}")
+    return steps
+
+
+def _check_keys(document: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
+    for key in document:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            raise UsageError(f"{where}: unknown key {key!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"))
