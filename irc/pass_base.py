@@ -23,7 +23,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import onnx_ir as ir
@@ -31,6 +31,7 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from irc.calibration.collector import Statistics, StatisticRequest
     from irc.calibration.data import DataSource
+    from irc.runner import Runner
     from irc.target import Target
 
 MODEL_SITE = "<model>"
@@ -105,6 +106,7 @@ class Context:
         target: What the artifact must run on; None means any ONNX runtime.
         data: The user's samples; None when there are none.
         collect: Runs statistics requests over the data against the model as it is now.
+        runner: Where models are executed: a child process.
         seed: Seed of every random choice a pass makes.
         progress: `progress(fraction, what)`, fraction in [0, 1]; silent by default.
     """
@@ -112,6 +114,7 @@ class Context:
     target: Target | None = None
     data: DataSource | None = None
     collect: Callable[[ir.Model, list[StatisticRequest]], Statistics] | None = None
+    runner: Runner | None = None
     seed: int = 0
     progress: Callable[[float, str], None] = lambda fraction, what: None
 
@@ -143,6 +146,20 @@ class Pass(abc.ABC):
     @abc.abstractmethod
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Changes one place; returns a `Skip` (having changed nothing) when it finds that it cannot."""
+
+    def site_errors(self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context) -> dict[str, float] | None:
+        """How much each rewritten site distorts its own output; the guard reverts the worst sites first.
+
+        Args:
+            before: The model the pass received.
+            after: The model with all the sites rewritten.
+            sites: Ids of rewritten sites.
+            ctx: Data and runner.
+
+        Returns:
+            Relative error energy per site, larger is worse, or None when the pass cannot tell (it is then reverted as a whole).
+        """
+        return None
 
 
 class ModelPass(Pass):

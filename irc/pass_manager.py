@@ -82,6 +82,7 @@ class PassManager:
         denied: Rewrites not to make, with the reason: how a plan and the guard speak to the manager.
         on_failure: "raise" ends the run when a pass raises; "undo" drops the site (or pass) and goes on.
         after_pass: Called with (index, step, model) after each pass, for dumps.
+        insert_required: Whether passes that establish required facts are inserted; False when they already are.
 
     Raises:
         UsageError: For an unknown pass or a requirement that no pass establishes.
@@ -97,8 +98,10 @@ class PassManager:
         denied: Mapping[SiteKey, str] | None = None,
         on_failure: OnFailure = "raise",
         after_pass: Callable[[int, Step, ir.Model], None] | None = None,
+        insert_required: bool = True,
     ) -> None:
-        self.steps = expand(_as_steps(passes), selection=selection)
+        steps = as_steps(passes)
+        self.steps = expand(steps, selection=selection) if insert_required else steps
         self._verify = verify
         self._limits = dict(limits or {})
         self._denied = dict(denied or {})
@@ -264,7 +267,7 @@ def _stretches(steps: Sequence[Step]) -> Iterator[range]:
         yield range(start, len(steps))
 
 
-def _as_steps(passes: Iterable[object]) -> list[Step]:
+def as_steps(passes: Iterable[object]) -> list[Step]:
     steps: list[Step] = []
     for item in passes:
         if isinstance(item, Step):

@@ -1,1 +1,60 @@
-"""To be described by its room."""
+"""What a model is: load, save, safe edits, shapes, validity, and sessions without serialized weights.
+
+The IR is `onnx_ir.Model`, used directly. This room closes the traps around it and wraps nothing else.
+"""
+
+from irc.ir.edit import (
+    add_initializer,
+    bypass,
+    can_replace,
+    constant,
+    constant_tensor,
+    is_graph_input,
+    is_graph_output,
+    module_metadata,
+    only_consumer,
+    remove_dead,
+    replace_node,
+    replace_value,
+    snapshot,
+)
+from irc.ir.load import load
+from irc.ir.names import unique_name
+from irc.ir.normalize import normalize
+from irc.ir.save import save, size_on_disk, weight_bytes
+from irc.ir.session import Session, open_session, session_options
+from irc.ir.shapes import refresh_shapes
+from irc.ir.skeleton import ExternalSlice, Skeleton, skeleton
+from irc.ir.validity import Interface, check, interface
+
+__all__ = [
+    "ExternalSlice",
+    "Interface",
+    "Session",
+    "Skeleton",
+    "add_initializer",
+    "bypass",
+    "can_replace",
+    "check",
+    "constant",
+    "constant_tensor",
+    "interface",
+    "is_graph_input",
+    "is_graph_output",
+    "load",
+    "module_metadata",
+    "normalize",
+    "only_consumer",
+    "open_session",
+    "refresh_shapes",
+    "remove_dead",
+    "replace_node",
+    "replace_value",
+    "save",
+    "session_options",
+    "size_on_disk",
+    "skeleton",
+    "snapshot",
+    "unique_name",
+    "weight_bytes",
+]

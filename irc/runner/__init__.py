@@ -1,1 +1,5 @@
-"""To be described by its room."""
+"""Every execution of a model happens in a child process: a crash of the runtime is an answer, not the end of the build."""
+
+from irc.runner.runner import Feed, Opened, Runner, RuntimeNode, RuntimeValue
+
+__all__ = ["Feed", "Opened", "Runner", "RuntimeNode", "RuntimeValue"]

@@ -1,0 +1,377 @@
+"""One build for one target: from the loaded model to a staged artifact with its evidence.
+
+The lossless prefix of the pipeline runs once. What follows the first approximate pass is a candidate, rebuilt by the guard
+with fewer and fewer sites until it is within the accuracy budget; the survivor is staged, read back and timed against the original file, and
+gives way to the lossless model if it is slower than the budget allows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from irc.application import SiteKey
+from irc.artifact import Stage, data_file
+from irc.errors import PassFailed, UsageError
+from irc.guard import Guarded, guard
+from irc.ir import save, snapshot
+from irc.judge import Assessment, Budget, Judge
+from irc.ledger import Ledger
+from irc.measurement import Measurement
+from irc.pass_base import Context
+from irc.pass_manager import PassManager, RunResult, expand
+from irc.pipeline import Step
+from irc.plan import Plan
+from irc.recipe import Recipe
+from irc.runner import Runner
+from irc.selection import Selection
+
+if TYPE_CHECKING:
+    from irc.coverage import Coverage
+    from irc.driver import Request
+    from irc.latency import LatencyComparison
+    from irc.target import Target
+
+
+@dataclasses.dataclass
+class Built:
+    """What a build gave: a staged artifact and the evidence about it."""
+
+    model: ir.Model
+    file: Path
+    ledger: Ledger
+    denied: dict[SiteKey, str]
+    statistics: Mapping[str, Any]
+    samples: int
+    data_name: str
+    assessment: Assessment | None
+    coverage: Coverage | None
+    latency: LatencyComparison | None
+    reverted: int
+    missed: list[str]
+    notes: list[str]
+
+
+class Build:
+    """Carries one build through its stages.
+
+    Args:
+        path: The input file.
+        model: The loaded input; not modified.
+        recipe: Pipeline and budget.
+        target: What the artifact must run on.
+        request: Data, metric and options.
+        plan: Decisions to replay instead of making them; None to decide.
+        selection: Sites that approximate passes may touch.
+        stage: Where files are completed.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        model: ir.Model,
+        recipe: Recipe,
+        target: Target,
+        request: Request,
+        plan: Plan | None,
+        selection: Selection,
+        stage: Stage,
+    ) -> None:
+        self.path, self.model, self.recipe, self.target = path, model, recipe, target
+        self.request, self.plan, self.stage = request, plan, stage
+        self.steps: list[Step] = list(recipe.steps) if plan is not None else expand(recipe.steps, selection=selection)
+        self.budget = Budget.parse(
+            max_drop=recipe.max_drop, min_speedup=recipe.min_speedup, target_size=recipe.target_size
+        )
+        self.dumps: list[Path] = []
+        self.notes: list[str] = []
+        approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
+        self._split = approximate[0] if approximate else len(self.steps)
+        self._check_names()
+
+    @property
+    def budget_text(self) -> str:
+        """The budget in words; "" without one."""
+        return self.budget.describe() if self.recipe.has_budget else ""
+
+    def run(self) -> Built:
+        """Runs all stages in a child process of the runtime.
+
+        Raises:
+            IrcError: Of the kind that fits; nothing is published then.
+        """
+        request = self.request
+        with Runner(threads=request.threads) as runner:
+            samples = Measurement(self.path, self.model, request, runner, replay=self.plan is not None)
+            self.notes += samples.notes
+            base = self._run_lossless(runner, samples)
+            if self._split == len(self.steps):
+                built = self._finish(base.model, base.ledger, {}, None, 0, runner, samples)
+            else:
+                built = self._run_approximate(base, runner, samples)
+            return built
+
+    # -- lossless ---------------------------------------------------------------------------------------------------
+
+    def _run_lossless(self, runner: Runner, samples: Measurement) -> RunResult:
+        steps = self.steps[: self._split]
+        if not steps:
+            return RunResult(snapshot(self.model), Ledger(), [])
+        self.request.progress(0.05, "simplifying")
+        manager = self._manager(steps, 0, {}, runner, samples)
+        return manager.run(self.model, self._context(runner, samples))
+
+    def _manager(
+        self, steps: list[Step], offset: int, denied: Mapping[SiteKey, str], runner: Runner, samples: Measurement
+    ) -> PassManager:
+        planned = self.plan.denied if self.plan is not None else {}
+        combined = {
+            dataclasses.replace(key, step=key.step - offset): reason
+            for key, reason in {**planned, **denied}.items()
+            if offset <= key.step < offset + len(steps)
+        }
+        explicit = self.recipe.name == "passes"
+        return PassManager(
+            steps,
+            verify=samples.verifier if self.request.verify else False,
+            limits={k: v for k, v in self.request.limits.items() if k in {s.pass_.name for s in steps}},
+            denied=combined,
+            on_failure="raise" if explicit else "undo",
+            after_pass=self._dump(offset) if self.request.dump_after else None,
+            insert_required=False,
+        )
+
+    def _context(self, runner: Runner, samples: Measurement) -> Context:
+        return Context(
+            target=self.target,
+            data=samples.source,
+            collect=samples.collect,
+            runner=runner,
+            seed=self.request.seed,
+            progress=self.request.progress,
+        )
+
+    # -- approximate ------------------------------------------------------------------------------------------------
+
+    def _run_approximate(self, base: RunResult, runner: Runner, samples: Measurement) -> Built:
+        offset = self._split
+        steps = self.steps[offset:]
+        context = self._context(runner, samples)
+
+        def build(denied: Mapping[SiteKey, str]) -> RunResult:
+            return self._manager(steps, offset, denied, runner, samples).run(base.model, context)
+
+        self.request.progress(0.2, "quantizing")
+        full = build({})
+        keys = [
+            SiteKey(offset + i, entry.site)
+            for i, (step, record) in enumerate(zip(steps, full.ledger.passes, strict=True))
+            if not step.pass_.contract.lossless
+            for entry in record.rewritten
+        ]
+        if not keys:
+            self.notes.append("no site could be rewritten by an approximate pass; the artifact is lossless")
+        result, denied, reverted, judge = full, {}, 0, None
+        if keys and self.plan is None:
+            judge = self._judge(runner, samples)
+        guarded: Guarded | None = None
+        if judge is not None and self.budget.max_drop is not None and self.recipe.has_budget:
+            guarded = self._guard(keys, full, build, judge, base, context, runner)
+            result, denied, reverted = guarded.candidate.build, guarded.candidate.denied, guarded.reverted
+        assessment = self._assess(judge, result.model, runner) if judge is not None else None
+        ledger = Ledger(list(base.ledger.passes), list(base.ledger.notes), base.ledger.verification_runs)
+        ledger.extend(result.ledger)
+        _mark_reverted(ledger, denied)
+        built = self._finish(result.model, ledger, denied, assessment, reverted, runner, samples)
+        if self._too_slow(built) and self.recipe.has_budget and self.plan is None:
+            built = self._fall_back(built, base, keys, build, runner, samples)
+        elif keys and reverted == len(keys):
+            built.missed.append(f"no site can be rewritten within {self.budget.describe_drop()}; the artifact is lossless")
+        return built
+
+    def _judge(self, runner: Runner, samples: Measurement) -> Judge | None:
+        if samples.source is None:
+            self.notes.append("accuracy not judged: there is no data")
+            return None
+        original = runner.open(self.path)
+        return Judge(
+            self.model,
+            original,
+            samples.source,
+            metric=self.request.metric,
+            label=self.request.label,
+            seed=self.request.seed,
+        )
+
+    def _guard(
+        self,
+        keys: list[SiteKey],
+        full: RunResult,
+        build: Callable[[Mapping[SiteKey, str]], RunResult],
+        judge: Judge,
+        base: RunResult,
+        context: Context,
+        runner: Runner,
+    ) -> Guarded:
+        def assess(result: RunResult, half: str) -> Assessment:
+            opened = runner.open(result.model)
+            try:
+                return judge.assess(opened, half=half)
+            finally:
+                opened.close()
+
+        def ranking(result: RunResult) -> list[tuple[SiteKey, float]]:
+            self.request.progress(0.4, "measuring the output error of every site")
+            errors: dict[SiteKey, float] = {}
+            for i, step in enumerate(self.steps[self._split :]):
+                mine = [key for key in keys if key.step == self._split + i]
+                if mine:
+                    found = step.pass_.site_errors(base.model, result.model, [key.site for key in mine], context) or {}
+                    errors |= {key: found.get(key.site, 0.0) for key in mine}
+            return sorted(errors.items(), key=lambda item: -item[1])
+
+        return guard(
+            keys,
+            build=lambda denied: full if not denied else build(denied),
+            assess=assess,
+            within=lambda assessment: self.budget.allows(assessment),
+            ranking=ranking,
+            progress=self.request.progress,
+        )
+
+    def _assess(self, judge: Judge, model: ir.Model, runner: Runner) -> Assessment:
+        self.request.progress(0.7, "judging")
+        opened = runner.open(model)
+        try:
+            return judge.assess(opened, half="acceptance" if self.budget.max_drop is not None else "all")
+        finally:
+            opened.close()
+
+    # -- the artifact -------------------------------------------------------------------------------------------------
+
+    def _finish(
+        self,
+        model: ir.Model,
+        ledger: Ledger,
+        denied: dict[SiteKey, str],
+        assessment: Assessment | None,
+        reverted: int,
+        runner: Runner,
+        samples: Measurement,
+        *,
+        folder: str = "candidate",
+    ) -> Built:
+        """Stages a model and gathers the evidence about it."""
+        self.request.progress(0.8, "writing")
+        file = self.stage.subfolder(folder) / self.stage.output.name
+        save(model, file)
+        coverage = None
+        if any(record.contract == "approximate" for record in ledger) and self.plan is None:
+            coverage = samples.coverage(self.target, ledger, file)
+        latency = None
+        if self.request.measure and self.plan is None and self.steps:
+            self.request.progress(0.85, "measuring latency")
+            latency = samples.latency(file)
+        built = Built(
+            model=model,
+            file=file,
+            ledger=ledger,
+            denied={**self._undone(ledger), **denied},
+            statistics=samples.statistics,
+            samples=samples.collected,
+            data_name=samples.name,
+            assessment=assessment,
+            coverage=coverage,
+            latency=latency,
+            reverted=reverted,
+            missed=[],
+            notes=[*self.notes, *ledger.notes],
+        )
+        built.missed += self._missed(built)
+        return built
+
+    def _missed(self, built: Built) -> list[str]:
+        if not self.recipe.has_budget or self.plan is not None:
+            return []
+        size = built.file.stat().st_size
+        if (external := data_file(built.file)).exists():
+            size += external.stat().st_size
+        return self.budget.missed(built.assessment, built.latency, size)
+
+    def _too_slow(self, built: Built) -> bool:
+        return self.budget.min_speedup is not None and built.latency is not None and built.latency.slower_than(1.0)
+
+    def _fall_back(
+        self,
+        slow: Built,
+        base: RunResult,
+        keys: list[SiteKey],
+        build: Callable[[Mapping[SiteKey, str]], RunResult],
+        runner: Runner,
+        samples: Measurement,
+    ) -> Built:
+        """The lossless model in place of a candidate that is slower than the original."""
+        assert slow.latency is not None
+        why = f"back to float: the int8 model is slower than the original ({slow.latency.describe()})"
+        denied = dict.fromkeys(keys, why)
+        result = build(denied)
+        ledger = Ledger(list(base.ledger.passes), list(base.ledger.notes), base.ledger.verification_runs)
+        ledger.extend(result.ledger)
+        _mark_reverted(ledger, denied)
+        built = self._finish(result.model, ledger, denied, None, len(keys), runner, samples, folder="lossless")
+        built.missed.append(f"the rewritten model was slower than the original ({slow.latency.describe()}); the artifact is lossless")
+        return built
+
+    def _undone(self, ledger: Ledger) -> dict[SiteKey, str]:
+        """Keys of what verification undid, for the plan."""
+        if self.plan is not None:
+            return dict(self.plan.denied)
+        return {
+            SiteKey(i, entry.site): entry.reason
+            for i, record in enumerate(ledger.passes)
+            for entry in record.undone
+            if entry.reason.startswith(("verification failed", "the pass failed"))
+        }
+
+    # -- dumps --------------------------------------------------------------------------------------------------------
+
+    def _check_names(self) -> None:
+        known = [step.pass_.name for step in self.steps]
+        for name in self.request.dump_after:
+            if name != "all" and name not in known:
+                raise UsageError(f"--dump-after {name}: the pipeline has no such pass; it has {', '.join(known)}")
+        for name in self.request.limits:
+            if name not in known:
+                raise UsageError(f"--limit {name}: the pipeline has no such pass; it has {', '.join(known)}")
+
+    def _dump(self, offset: int) -> Callable[[int, Step, ir.Model], None]:
+        def dump(index: int, step: Step, model: ir.Model) -> None:
+            name = step.pass_.name
+            if "all" not in self.request.dump_after and name not in self.request.dump_after:
+                return
+            output = self.stage.output
+            path = output.with_name(f"{output.name.removesuffix('.onnx')}.{offset + index:02d}-{name}.onnx")
+            save(snapshot(model), path)
+            if path not in self.dumps:
+                self.dumps.append(path)
+
+        return dump
+
+
+def _mark_reverted(ledger: Ledger, denied: Mapping[SiteKey, str]) -> None:
+    """Moves what the guard took back from skipped to undone."""
+    by_step: dict[int, dict[str, str]] = {}
+    for key, reason in denied.items():
+        by_step.setdefault(key.step, {})[key.site] = reason
+    for step, sites in by_step.items():
+        record = ledger.passes[step]
+        record.undone += [e for e in record.skipped if sites.get(e.site) == e.reason]
+        record.skipped = [e for e in record.skipped if sites.get(e.site) != e.reason]
+
+
+__all__ = ["Build", "Built", "PassFailed"]

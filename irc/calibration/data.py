@@ -1,0 +1,83 @@
+"""Samples: where they come from, streamed one at a time, each exactly as a session takes it.
+
+A source can be iterated again and again (calibration, judging, verification and timing each do) and never holds more than
+one sample. Arrays that are not inputs of the model are labels.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+Feed = dict[str, "np.ndarray[Any, Any]"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One sample.
+
+    Attributes:
+        feed: Input arrays by name, batch axis included.
+        labels: The other arrays by name.
+        origin: Where it comes from, for messages: "calib/00003.npz".
+    """
+
+    feed: Feed
+    labels: Feed = dataclasses.field(default_factory=dict)
+    origin: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hash of the feed's names, dtypes, shapes and bytes: the same sample has the same key wherever it lies."""
+        digest = hashlib.sha256()
+        for name in sorted(self.feed):
+            array = np.ascontiguousarray(self.feed[name])
+            digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+
+class DataSource(abc.ABC):
+    """A finite, re-iterable stream of samples.
+
+    Attributes:
+        name: What the report calls it.
+        synthetic: Whether the samples are generated rather than the user's.
+    """
+
+    name: str
+    synthetic: bool = False
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abc.abstractmethod
+    def samples(self) -> Iterator[Sample]:
+        """A new pass over all samples, in a fixed order."""
+
+    def describe(self) -> str:
+        """Name and number of samples in words."""
+        count = len(self)
+        return f"{self.name} ({count} sample{'' if count == 1 else 's'}{', generated' if self.synthetic else ''})"
+
+
+class FeedList(DataSource):
+    """Samples held in memory."""
+
+    def __init__(self, samples: list[Sample], *, name: str = "samples in memory", synthetic: bool = False) -> None:
+        self._samples = samples
+        self.name = name
+        self.synthetic = synthetic
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples."""
+        yield from self._samples

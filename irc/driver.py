@@ -1,0 +1,307 @@
+"""`irc.optimize`: the whole way from a model file to a published artifact.
+
+Check the request, load, run the lossless passes (verified), let the guard choose among the approximate candidates, read
+back and measure the artifact in the runtime that ships, publish it by renaming, report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from irc import pipeline, recipe as recipes, targets
+from irc.artifact import Stage, check_output, data_file, default_output, sha256, sidecar
+from irc.build import Build, Built
+from irc.errors import UsageError
+from irc.plan import Plan
+from irc.recipe import Recipe
+from irc.report.build_report import BuildReport, ModelFacts
+from irc.requirement import Requirement
+from irc.selection import Selection
+
+Progress = Callable[[float, str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything one build is asked for; see `optimize` for the meaning of each field."""
+
+    data: Any = None
+    label: str | None = None
+    metric: Any = None
+    output: Path | None = None
+    level: str | None = None
+    passes: str | Sequence[object] | None = None
+    recipe: Path | None = None
+    plan: Path | None = None
+    target: str | None = None
+    max_drop: str | None = None
+    min_speedup: float | None = None
+    target_size: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    verify: bool = True
+    measure: bool = True
+    batch: int | None = None
+    threads: int | None = None
+    seed: int = 0
+    dump_after: tuple[str, ...] = ()
+    progress: Progress = lambda fraction, what: None
+
+
+def optimize(
+    model: str | Path | ir.Model | Any,
+    *,
+    data: Any = None,
+    output: str | Path | None = None,
+    level: str | None = None,
+    passes: str | Sequence[object] | None = None,
+    recipe: str | Path | None = None,
+    plan: str | Path | None = None,
+    target: str | None = None,
+    max_drop: str | None = None,
+    min_speedup: float | None = None,
+    target_size: str | None = None,
+    metric: Any = None,
+    label: str | None = None,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    require: str | Iterable[str] = (),
+    limits: Mapping[str, int] | None = None,
+    verify: bool = True,
+    measure: bool = True,
+    batch: int | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    dump_after: str | Iterable[str] = (),
+    progress: Progress = lambda fraction, what: None,
+) -> BuildReport:
+    """Optimizes a model and writes the artifact, its manifest and its plan.
+
+    Args:
+        model: Path of an ONNX file, an `onnx_ir.Model`, or an `onnx.ModelProto`. Never modified.
+        data: Samples: a folder of `.npz`, an `.npz` (axis 0 indexes samples), `file.py:function`, "random", a list of
+            feeds, or a function that returns an iterable of feeds.
+        output: Path of the artifact; default `model.irc.onnx` beside the input.
+        level: "O0", "O1" or "O2"; default "O2" with data, "O1" without.
+        passes: Pipeline text or passes; replaces the level's pipeline, and its budget unless one is given.
+        recipe: Path of a YAML recipe.
+        plan: Path of a plan to replay byte for byte; needs no data.
+        target: For example "ort" or "ort{cpu=avx2}"; default "ort".
+        max_drop: Accuracy budget: "0.5%" (relative) or "0.5pt" (absolute).
+        min_speedup: Speed budget: smallest ratio of original to artifact latency.
+        target_size: Size budget, for example "5MB".
+        metric: "accuracy", "f1", "cross-entropy", "spearman", "file.py:function" or a function `f(run) -> float`.
+        label: Which array in the data is the label, if there are several candidates.
+        include: Selectors of the sites approximate passes may touch.
+        exclude: Selectors of sites they must not touch.
+        require: Coverage clauses such as "int8:Conv>=90%".
+        limits: At most this many sites per pass name.
+        verify: Whether lossless passes are verified on real inputs.
+        measure: Whether latency is measured.
+        batch: Batch size of the latency measurement; default that of the data.
+        threads: Threads of the runtime; default all cores.
+        seed: Seed of random choices.
+        dump_after: Names of passes (or "all") after which the model is written beside the output.
+        progress: Called with a fraction in [0, 1] and what is being done.
+
+    Returns:
+        The report; `report.exit_code` is 0, 3 (budget missed) or 5 (`require` unmet).
+
+    Raises:
+        UsageError: If the request is contradictory or names something unknown.
+        ModelError: If the model is damaged or unsupported.
+        DataError: If the data does not fit the model.
+    """
+    request = Request(
+        data=data,
+        label=label,
+        metric=metric,
+        output=Path(output) if output is not None else None,
+        level=level.lstrip("-") if level is not None else None,
+        passes=passes,
+        recipe=Path(recipe) if recipe is not None else None,
+        plan=Path(plan) if plan is not None else None,
+        target=target,
+        max_drop=max_drop,
+        min_speedup=min_speedup,
+        target_size=target_size,
+        include=_texts(include),
+        exclude=_texts(exclude),
+        require=_texts(require),
+        limits=dict(limits or {}),
+        verify=verify,
+        measure=measure,
+        batch=batch,
+        threads=threads,
+        seed=seed,
+        dump_after=_texts(dump_after),
+        progress=progress,
+    )
+    return run(model, request)
+
+
+def run(model: str | Path | ir.Model | Any, request: Request) -> BuildReport:
+    """Carries out a request; `optimize` with its arguments in one object."""
+    if isinstance(model, str | Path):
+        return _run_file(Path(model), request, published_name=None)
+    if request.output is None:
+        raise UsageError("a model in memory needs an output path: optimize(model, output='model.irc.onnx')")
+    from irc.ir import normalize, save
+
+    with tempfile.TemporaryDirectory(prefix="irc-") as folder:
+        path = Path(folder) / "model.onnx"
+        save(normalize(model), path)
+        return _run_file(path, request, published_name="model in memory")
+
+
+def _run_file(path: Path, request: Request, *, published_name: str | None) -> BuildReport:
+    from irc.ir import load
+
+    start = time.perf_counter()
+    output = request.output if request.output is not None else default_output(path)
+    _check_request(request)
+    requirements = [Requirement.parse(text) for text in request.require]
+    request.progress(0.0, "loading the model")
+    plan = Plan.read(request.plan) if request.plan is not None else None
+    recipe = resolve(request, plan)
+    model = load(path)
+    sources = (path, *external_files(model))
+    check_output(output, sources)
+    digest = input_digest(sources)
+    if plan is not None:
+        plan.check_input(digest, path.name)
+    target = targets.parse(plan.target if plan is not None else request.target or recipe.target or "ort")
+    selection = Selection.of(recipe.include + request.include, recipe.exclude + request.exclude)
+    selection.require_matches(model)
+    name = published_name or path.name
+    source = ModelFacts(name, sum(p.stat().st_size for p in sources), *_counts(model))
+    with Stage(output) as stage:
+        build = Build(
+            path=path, model=model, recipe=recipe, target=target, request=request, plan=plan, selection=selection, stage=stage
+        )
+        built = build.run()
+        built_plan = plan or Plan(
+            input_name=name,
+            input_sha256=digest,
+            target=targets.render(target),
+            pipeline=pipeline.render(build.steps),
+            recipe=recipe.name,
+            seed=request.seed,
+            denied=built.denied,
+            statistics=built.statistics,
+            samples=built.samples,
+        )
+        report = _report(source, output, recipe, targets.render(target), build, built)
+        report.unmet = [text for r in requirements if (text := r.unmet(report.ledger, report.coverage)) is not None]
+        manifest, plan_file = sidecar(output, ".manifest.json"), sidecar(output, ".plan.yaml")
+        stage.write_text(manifest.name, json.dumps(report.manifest(), indent=2, ensure_ascii=False) + "\n")
+        stage.write_text(plan_file.name, built_plan.to_yaml())
+        report.files = [*stage.publish(built.file, (manifest.name, plan_file.name)), *build.dumps]
+    report.seconds = time.perf_counter() - start
+    request.progress(1.0, "done")
+    return report
+
+
+def resolve(request: Request, plan: Plan | None = None) -> Recipe:
+    """The recipe a request asks for: a plan's, a file's, a pipeline's, or a level's, with the request's budget on top."""
+    given = {"max_drop": request.max_drop, "min_speedup": request.min_speedup, "target_size": request.target_size}
+    budget = {key: value for key, value in given.items() if value is not None}
+    has_data = request.data is not None
+    if plan is not None:
+        steps = pipeline.parse(plan.pipeline) if plan.pipeline else []
+        return Recipe(plan.recipe, tuple(steps))
+    if request.recipe is not None:
+        base = recipes.load(request.recipe, has_data=has_data)
+    elif request.passes is not None and request.level is None:
+        base = Recipe("passes", ())
+    else:
+        base = recipes.level(request.level or ("O2" if has_data else "O1"), has_data=has_data)
+    if request.passes is not None:
+        from irc.pass_manager import as_steps
+
+        items = [request.passes] if isinstance(request.passes, str) else list(request.passes)
+        base = dataclasses.replace(base, steps=tuple(as_steps(items)))
+    return dataclasses.replace(base, **budget)
+
+
+def _check_request(request: Request) -> None:
+    if request.plan is not None:
+        clashing = [
+            name
+            for name in ("data", "level", "passes", "recipe", "target", "max_drop", "min_speedup", "target_size")
+            if getattr(request, name) is not None
+        ] + [name for name in ("include", "exclude", "limits") if getattr(request, name)]
+        if clashing:
+            raise UsageError(f"--plan replays decisions already made; leave out {', '.join('--' + n.replace('_', '-') for n in clashing)}")
+    if request.recipe is not None and request.level is not None:
+        raise UsageError("give either a recipe or a level; a recipe can say 'extends: O2'")
+    if request.metric is not None and request.data is None:
+        raise UsageError("--metric needs --data: the artifact is judged on samples")
+    for name in ("batch", "threads"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; it must be at least 1")
+
+
+def external_files(model: ir.Model) -> tuple[Path, ...]:
+    """The data files a loaded model refers to, in order of name."""
+    files: dict[Path, None] = {}
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                files[Path(tensor.path)] = None
+    return tuple(sorted(files))
+
+
+def input_digest(sources: Sequence[Path]) -> str:
+    """One hash for a model: of its file alone, or of the hashes of file and data files."""
+    digests = [sha256(path) for path in sources]
+    if len(digests) == 1:
+        return digests[0]
+    import hashlib
+
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _counts(model: ir.Model) -> tuple[int, int]:
+    from irc.application import count_nodes
+
+    return count_nodes(model), model.graph.opset_imports.get("", 0)
+
+
+def _report(source: ModelFacts, output: Path, recipe: Recipe, target: str, build: Build, built: Built) -> BuildReport:
+    size = built.file.stat().st_size
+    if (external := data_file(built.file)).exists():
+        size += external.stat().st_size
+    return BuildReport(
+        recipe=recipe.name,
+        target=target,
+        pipeline=pipeline.render(build.steps),
+        source=source,
+        artifact=ModelFacts(output.name, size, *_counts(built.model)),
+        sha256=sha256(built.file),
+        ledger=built.ledger,
+        data=built.data_name,
+        accuracy=built.assessment,
+        coverage=built.coverage,
+        latency=built.latency,
+        reverted=built.reverted,
+        budget=build.budget_text,
+        missed=built.missed,
+        notes=built.notes,
+    )
+
+
+def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
