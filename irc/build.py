@@ -90,6 +90,7 @@ class Build:
         )
         self.dumps: list[Path] = []
         self.notes: list[str] = []
+        self._float_model: ir.Model | None = None
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
         self._split = approximate[0] if approximate else len(self.steps)
         self._check_names()
@@ -107,8 +108,8 @@ class Build:
         """
         request = self.request
         with Runner(threads=request.threads) as runner:
-            samples = Measurement(self.path, self.model, request, runner, replay=self.plan is not None)
-            self.notes += samples.notes
+            planned = self.plan.statistics if self.plan is not None else None
+            samples = Measurement(self.path, self.model, request, runner, planned=planned)
             base = self._run_lossless(runner, samples)
             if self._split == len(self.steps):
                 built = self._finish(base.model, base.ledger, {}, None, 0, runner, samples)
@@ -159,6 +160,7 @@ class Build:
     # -- approximate ------------------------------------------------------------------------------------------------
 
     def _run_approximate(self, base: RunResult, runner: Runner, samples: Measurement) -> Built:
+        self._float_model = base.model
         offset = self._split
         steps = self.steps[offset:]
         context = self._context(runner, samples)
@@ -205,6 +207,7 @@ class Build:
             samples.source,
             metric=self.request.metric,
             label=self.request.label,
+            budget=self.budget,
             seed=self.request.seed,
         )
 
@@ -248,7 +251,7 @@ class Build:
         self.request.progress(0.7, "judging")
         opened = runner.open(model)
         try:
-            return judge.assess(opened, half="acceptance" if self.budget.max_drop is not None else "all")
+            return judge.assess(opened, half="acceptance" if self.recipe.has_budget else "all")
         finally:
             opened.close()
 
@@ -272,7 +275,7 @@ class Build:
         save(model, file)
         coverage = None
         if any(record.contract == "approximate" for record in ledger) and self.plan is None:
-            coverage = samples.coverage(self.target, ledger, file)
+            coverage = samples.coverage(self.target, self._float_model or model, ledger, file)
         latency = None
         if self.request.measure and self.plan is None and self.steps:
             self.request.progress(0.85, "measuring latency")
@@ -290,7 +293,7 @@ class Build:
             latency=latency,
             reverted=reverted,
             missed=[],
-            notes=[*self.notes, *ledger.notes],
+            notes=list(dict.fromkeys([*samples.notes, *self.notes, *ledger.notes])),
         )
         built.missed += self._missed(built)
         return built

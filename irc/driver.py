@@ -294,6 +294,7 @@ def _report(source: ModelFacts, output: Path, recipe: Recipe, target: str, build
         ledger=built.ledger,
         data=built.data_name,
         accuracy=built.assessment,
+        accuracy_lines=built.assessment.lines(build.budget) if built.assessment is not None else [],
         coverage=built.coverage,
         latency=built.latency,
         reverted=built.reverted,

@@ -1,1 +1,5 @@
-"""To be described by its room."""
+"""Stock ONNX Runtime on CPUs: placement rules, lint, and coverage read back from the runtime."""
+
+from irc.backends.ort.target import OrtTarget
+
+__all__ = ["OrtTarget"]

@@ -1,1 +1,5 @@
-"""To be described by its room."""
+"""NVIDIA TensorRT: declared rules and lint; nothing is executed in this version."""
+
+from irc.backends.tensorrt.target import TensorRtTarget
+
+__all__ = ["TensorRtTarget"]

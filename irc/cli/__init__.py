@@ -1,1 +1,94 @@
-"""To be described by its room."""
+"""The `irc` command: parses, calls the library, prints; every error is one line with its own exit code.
+
+Exit codes: 0 ok, 1 internal error, 2 usage, 3 budget missed (the best legal artifact was written), 4 bad model or data,
+5 `--require` unmet, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+COMMANDS = ("optimize", "inspect", "compare", "passes")
+EPILOG = """exit codes: 0 ok, 1 internal error, 2 usage, 3 budget missed, 4 bad model or data, 5 --require unmet, 130 interrupted
+
+  irc optimize model.onnx                      lossless
+  irc optimize model.onnx --data calib/        + static int8, calibrated, checked, measured
+  irc compare model.onnx model.irc.onnx        what changed
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        if "unrecognized arguments" in message and "=" in message:
+            message += "; if you wrote NAME{a=1,b=2}, the shell split it: put the whole text in quotes"
+        print(f"irc: error: {message}; `{self.prog} --help` shows the options", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; importing nothing heavy."""
+    import irc
+
+    parser = _Parser(
+        prog="irc",
+        description="Makes trained networks small and fast: ONNX in, verified and measured ONNX out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"irc {irc.__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for name in COMMANDS:
+        importlib.import_module(f"irc.cli.{name}").add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.add_argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    from irc.errors import IrcError
+
+    try:
+        code: int = importlib.import_module(f"irc.cli.{args.command}").run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("irc: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except IrcError as error:
+        if args.traceback:
+            raise
+        print(f"irc: error: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError:
+        print("irc: error: out of memory; close other programs or use a machine with more", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if args.traceback:
+            raise
+        print(
+            f"irc: internal error: {type(error).__name__}: {_one_line(error)}; this is a defect of irc, please report it "
+            "with the output of --traceback",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Is the candidate still the same model? Metric, labels, agreement or output error, as one relative loss with its bound."""
+"""Is the candidate still the same model? One relative loss, with its bound, from the best evidence there is."""
 
 from irc.judge.assessment import Assessment, Score
 from irc.judge.budget import Budget

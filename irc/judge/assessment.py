@@ -25,8 +25,8 @@ class Score:
         loss: Relative loss, (reference - value) / |reference| or its negative where lower is better; negative = better.
         bound: One-sided 95 % upper bound of the loss; None if the metric does not say how it varies.
         n: Number of independent samples; rows of a batch count each, equal samples once.
-        trials: Number of decisions that could flip (samples, tokens, pixels); 0 where every sample shows any loss, None if
-            not known.
+        trials: Number of decisions that could get worse (samples, tokens, pixels); 0 where every sample shows any loss,
+            None if not known.
         least: One-sided 95 % lower bound of the loss: what is certainly lost; None where it is not needed.
         remarks: More figures in words ("same top-1 on 98.4 %").
     """
@@ -95,7 +95,7 @@ class Assessment:
         """The smallest relative loss these samples can show: one flipped decision; None if not known."""
         if self.trials is None:
             return None
-        return 1.0 / (self.trials * (abs(self.base) or 1.0)) if self.trials else 0.0
+        return 1.0 / self.trials if self.trials else 0.0
 
     def can_prove(self, budget: Budget) -> bool:
         """Whether this many samples could prove the budget at all, with a candidate that loses nothing."""
@@ -113,7 +113,7 @@ class Assessment:
 
     def _trials_needed(self, budget: Budget) -> int:
         assert budget.max_drop is not None
-        return samples_needed(budget.max_drop * (abs(self.base) or 1.0) if budget.relative else budget.max_drop)
+        return samples_needed(budget.max_drop / (1.0 if budget.relative else abs(self.base) or 1.0))
 
     def proves(self, budget: Budget) -> bool:
         """Whether the 95 % bound of the loss is within the budget."""
@@ -188,5 +188,5 @@ def _percent(fraction: float | None) -> str:
 
 def _round_up(count: int) -> int:
     """Two significant figures, upwards: 299 -> 300."""
-    step = 10 ** max(0, len(str(count)) - 2)
+    step = int(10 ** max(0, len(str(count)) - 2))
     return -(-count // step) * step

@@ -115,6 +115,7 @@ def ratio_bound(numerator: Floats, denominator: Floats, confidence: float = CONF
     Args:
         numerator: Shape [n].
         denominator: Shape [n], with a positive sum.
+        confidence: Of the bound.
     """
     n = len(numerator)
     if n < 2:
@@ -134,6 +135,7 @@ def continuous_bound(loss: Floats, scale: Floats, confidence: float = CONFIDENCE
     Args:
         loss: Shape [n].
         scale: Shape [n], with a positive sum.
+        confidence: Of the bound.
     """
     ratio = float(loss.sum() / scale.sum())
     if len(loss) < 2:
@@ -148,19 +150,20 @@ def counted_bound(
 ) -> float:
     """Upper bound of sum(loss) / sum(scale) where losses come from decisions that flip.
 
-    The larger of Student's t over the units and the exact bound of the flip rate times the mean harm of a flip, in
-    which one unseen flip of harm 1 is included; observed gains are subtracted.
+    The larger of Student's t over the units and the exact bound of the flip rate times the mean harm of a flip, in which
+    one unseen flip is included that costs what a decision is worth on average; observed gains are subtracted.
 
     Args:
         loss: Net loss per unit, shape [n].
         scale: The original's value per unit, shape [n], with a positive sum.
         losses: Number of decisions that got worse.
         gains: Number of decisions that got better.
-        harm: Sum of the harms of the `losses` worse decisions, each in [0, 1].
-        trials: Number of decisions.
+        harm: Sum of the harms of the `losses` worse decisions, in the unit of `loss`.
+        trials: Number of decisions that could get worse.
+        confidence: Of the bound.
     """
-    mean_scale = float(scale.sum()) / trials
-    exact = (binomial_upper(losses, trials, confidence) * (harm + 1.0) / (losses + 1) - gains / trials) / mean_scale
+    worth = float(scale.sum()) / trials
+    exact = binomial_upper(losses, trials, confidence) * (harm / worth + 1.0) / (losses + 1) - gains / trials
     spread = ratio_bound(loss, scale, confidence)
     return max(exact, spread if math.isfinite(spread) else 1.0)
 
@@ -174,6 +177,7 @@ def bootstrap_bound(
         loss_of: The loss given how often each unit was drawn, shape [units].
         units: Number of units.
         seed: Seed of the resampling.
+        confidence: Of the bound.
     """
     if units < 2:
         return 1.0

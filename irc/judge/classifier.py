@@ -6,17 +6,18 @@ An output is classifier-like if it is traced back, through operators that keep a
   score per sample (a binary classifier);
 - `Gemm`, `MatMul` or `Conv` with a constant weight (logits),
 
-and its class axis has a static size of at least 2. Operators passed through: Identity, Cast, Dropout, Reshape, Flatten,
-Squeeze, Unsqueeze, Transpose, Slice, Gather by a constant index, Resize, QuantizeLinear, DequantizeLinear, Clip, and Add,
-Sub, Mul, Div with a constant. Everything else ends the trace: pooling, activations, LayerNormalization, division by a
-norm and Tanh belong to embeddings, Concat to detection heads.
+and its class axis has a static size of at least 2. Operators passed through: Identity, Cast, Dropout, Reshape,
+Flatten, Squeeze, Unsqueeze, Transpose, Slice, Gather by a constant index, Resize, QuantizeLinear, DequantizeLinear,
+Clip, and Add, Sub, Mul, Div with a constant. Everything else ends the trace: pooling, activations, LayerNormalization,
+division by a norm and Tanh belong to embeddings, Concat to detection heads.
 
-The class axis is that of the Softmax; else 1 for what a Conv leaves with its spatial axes ([N, C, H, W]); else the last.
+The class axis is that of the Softmax; else 1 for what a Conv leaves with its spatial axes ([N, C, H, W]); else the
+last.
 
-Logits and regressions can come from equal graphs. Hence outputs whose name says otherwise (`embedding`, `hidden`, `box`, ...)
-are not classifier-like, nor are Conv outputs with 1, 3 or 4 channels (images) or [N, boxes, 4]; and bare logits are
-believed only if the original's own numbers look like a classifier's (`looks_like_classes`). What is not classifier-like
-is judged by its relative output error, which is the stricter evidence.
+Logits and regressions can come from equal graphs. Hence outputs whose name says otherwise (`embedding`, `hidden`,
+`box`, ...) are not classifier-like, nor are Conv outputs with 1, 3 or 4 channels (images) or [N, boxes, 4]; and bare
+logits are believed only if the original's own numbers look like a classifier's (`looks_like_classes`). What is not
+classifier-like is judged by its relative output error, which is the stricter evidence.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ The relative loss of the candidate against the original, from the best evidence 
    cross-entropy increase (`irc.judge.agreement`);
 4. `error`: the relative output error (`irc.judge.output_error`).
 
-Outputs that the metric or the labels do not cover are judged by 3 and 4 in the case of labels, and not at all in the case of a
-metric, which is taken at its word; of several outputs the worst decides. NaN or infinity where the original has none, and
-a candidate that does not run, are a loss of 1 with the reason.
+A metric is taken at its word: nothing else decides. With labels, the outputs they do not cover are judged by 3 and 4.
+Of several outputs the worst decides. NaN or infinity where the original has none, and a candidate that does not run,
+are a loss of 1 with the reason.
 
-Labels decide once they could prove the budget (300 samples per half for 1 %). With fewer, a single flip is more than the
-budget allows or hides: the accuracy is reported, and the expected accuracy loss decides, or what the labels
+Labels decide once they could prove the budget (about 300 samples per half for 1 %). With fewer, a single flip is more
+than the budget or hides in it: the accuracy is reported, but the expected accuracy loss decides, or what the labels
 show to be lost with 95 % confidence, if that is more.
 """
 
@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -32,31 +31,20 @@ from irc.errors import DataError, RunnerError, UsageError
 from irc.judge.agreement import Agreement
 from irc.judge.assessment import Assessment, Kind, Score, relative_loss
 from irc.judge.budget import Budget
-from irc.judge.class_probabilities import chunks, decisions, defined, entropies, log_probabilities
-from irc.judge.classifier import ClassScores, class_scores, is_state, looks_like_classes
-from irc.judge.halves import Half, split
-from irc.judge.label_metrics import BUILT_IN, Accuracy, CrossEntropy, LabelMetric, label_rows, metric_for
-from irc.judge.metric_function import MetricFunction, Outputs, Runnable, load_metric
+from irc.judge.classifier import class_scores, is_state
+from irc.judge.evidence import Evidence, find_evidence
+from irc.judge.half_samples import HalfSamples
+from irc.judge.halves import Half
+from irc.judge.label_metrics import BUILT_IN, LabelMetric, label_rows
+from irc.judge.metric_function import MetricError, MetricFunction, Runnable, load_metric
 from irc.judge.original_outputs import MEMORY_LIMIT, OriginalOutputs
 from irc.judge.output_error import Disagreement, OutputError, RunningMean
 from irc.judge.units import Array, is_float, non_finite, rows
 
 if TYPE_CHECKING:
-    from irc.calibration.data import DataSource, Sample
+    from irc.calibration.data import DataSource
 
-_USABLE = 0.1
-"""Smallest R^2 or rank correlation of the original for which numeric labels are believed to belong to an output."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What is measured: decided once, on the original alone."""
-
-    kind: Kind
-    readings: Mapping[str, ClassScores]
-    metric: type[LabelMetric] | None = None
-    output: str = ""
-    notes: tuple[str, ...] = ()
+Scorer = Agreement | OutputError | Disagreement
 
 
 class Judge:
@@ -90,202 +78,59 @@ class Judge:
         seed: int = 0,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
-        self._original, self._source, self._label, self._seed = original, source, label, seed
-        self._budget = budget if budget is not None and budget.max_drop is not None else Budget()
-        self._outputs = [value.name or "" for value in model.graph.outputs]
-        self._chosen = output
-        if output is not None and output not in self._outputs:
-            close = difflib.get_close_matches(output, self._outputs, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(self._outputs)}"
-            raise UsageError(f"the model has no output {output!r}; {advice}")
         values = {value.name or "": value for value in model.graph.outputs}
-        readings = {name: class_scores(values[name]) for name in ([output] if output else self._outputs)}
-        self._graph_readings = {name: reading for name, reading in readings.items() if reading is not None}
+        if output is not None and output not in values:
+            raise UsageError(f"the model has no output {output!r}; {_advice(output, values)}")
+        self._original, self._seed, self._label = original, seed, label
+        self._budget = budget if budget is not None and budget.max_drop is not None else Budget()
+        self._outputs = list(values)
+        wanted = [output] if output is not None else self._outputs
+        readings = {name: class_scores(values[name]) for name in wanted}
+        self._readings = {name: reading for name, reading in readings.items() if reading is not None}
         # Caches for the next call are inner state: errors in them show in the scores that they lead to.
-        self._judged = [n for n in readings if n == output or not (self._graph_readings and is_state(n))]
+        self._judged = [name for name in wanted if name == output or not (self._readings and is_state(name))]
         self._function, self._metric = _resolve_metric(metric)
-        self._reference = OriginalOutputs(original, limit=memory_limit)
-        self._halves: tuple[frozenset[str], frozenset[str]] | None = None
-        self._decided: _Plan | None = None
+        reference = OriginalOutputs(original, limit=memory_limit)
+        self._samples = HalfSamples(source, reference, self._judged, label)
+        self._evidence: Evidence | None = None
         self._means: dict[str, dict[str, RunningMean]] = {}
         self._function_reference: float | None = None
 
-    # -- what is measured ---------------------------------------------------------------------------------------------
+    @property
+    def evidence(self) -> Evidence:
+        """What is measured; runs the original on the choice half the first time."""
+        if self._evidence is None:
+            if self._function is not None:
+                self._evidence = Evidence("metric")
+            else:
+                self._evidence = find_evidence(
+                    self._samples, self._readings, metric=self._metric, explicit_label=self._label is not None
+                )
+        return self._evidence
 
     @property
     def kind(self) -> Kind:
-        """The evidence candidates are judged by."""
-        return self._plan().kind
+        """The kind of evidence candidates are judged by."""
+        return self.evidence.kind
 
     def describe(self) -> str:
         """What is measured and on how many samples, in one line."""
-        plan = self._plan()
         if self._function is not None:
-            return f"the metric {self._function.name}"
-        names = {
+            return f"the metric {self._function.name}, on its own data"
+        metric = self.evidence.metric.name if self.evidence.metric is not None else ""
+        what = {
+            "metric": f"the metric {metric}",
+            "labels": f"{metric} against the labels",
+            "agreement": "agreement with the original",
             "error": "relative output error",
-            "agreement": "agreement with the original (expected accuracy loss)",
-            "labels": f"{plan.metric.name if plan.metric else ''} against the labels",
-            "metric": f"the metric {plan.metric.name if plan.metric else ''}",
-        }
-        choice, acceptance = self._split()
-        samples = f"{len(choice)} samples to choose, {len(acceptance)} to accept"
+        }[self.kind]
+        choice, acceptance = self._samples.halves
+        count = f"{len(choice)} samples to choose, {len(acceptance)} to accept"
         if choice == acceptance:
-            samples = "1 sample, which both chooses and accepts"
-        return f"{names[plan.kind]}; {samples}{'; generated samples' if self._synthetic else ''}"
+            count = "a single sample, which both chooses and accepts"
+        return f"{what}; {count}{'; generated samples' if self._synthetic else ''}"
 
-    @property
-    def _synthetic(self) -> bool:
-        return bool(getattr(self._source, "synthetic", False))
-
-    def _split(self) -> tuple[frozenset[str], frozenset[str]]:
-        if self._halves is None:
-            self._halves = split(sample.key for sample in self._source.samples())
-            if not self._halves[0]:
-                raise DataError(f"{self._source.name}: there are no samples to judge on")
-        return self._halves
-
-    def _plan(self) -> _Plan:
-        if self._decided is None:
-            self._decided = self._decide()
-        return self._decided
-
-    def _decide(self) -> _Plan:
-        if self._function is not None:
-            return _Plan("metric", {})
-        readings = self._believed_readings()
-        sample, outputs = next(self._sweep("choice"))
-        key = self._label_key(sample)
-        if self._metric is not None:
-            if key is None:
-                raise UsageError(
-                    f"--metric {self._metric} needs labels; put an array that is not a model input into the data"
-                )
-            return self._named_plan(BUILT_IN[self._metric], sample.labels[key], outputs, readings)
-        notes: tuple[str, ...] = ()
-        if key is not None:
-            found = self._labelled_plan(key, sample.labels[key], outputs, readings)
-            if found is not None:
-                return found
-            shape = list(sample.labels[key].shape)
-            if self._label is not None:
-                raise DataError(f"label {key!r} {shape} fits no output; name a metric, or leave --label out")
-            notes = (f"label {key!r} {shape} fits no output and is not used",)
-        return _Plan("agreement" if readings else "error", readings, notes=notes)
-
-    def _believed_readings(self) -> dict[str, ClassScores]:
-        """The classifier-like outputs; bare logits only if the original's numbers look like a classifier's."""
-        found = {name: reading for name, reading in self._graph_readings.items() if reading.confirmed}
-        for name, reading in self._graph_readings.items():
-            if reading.confirmed:
-                continue
-            entropy, count, seen, classes = 0.0, 0, set[int](), 2
-            for sample, outputs in self._sweep("choice"):
-                for row in rows(outputs[name], sample.feed):
-                    matrix = decisions(row, reading)
-                    classes = matrix.shape[1]
-                    for part in chunks(matrix):
-                        log_p = log_probabilities(matrix[part][defined(matrix[part])], reading)
-                        entropy += float(entropies(log_p).sum())
-                        count += len(log_p)
-                        seen |= set(np.unique(log_p.argmax(axis=1)).tolist())
-            if count and looks_like_classes(entropy / count, classes, len(seen), count):
-                found[name] = reading
-        return {name: found[name] for name in self._graph_readings if name in found}
-
-    def _label_key(self, sample: Sample) -> str | None:
-        if self._label is not None:
-            if self._label not in sample.labels:
-                found = ", ".join(sorted(sample.labels)) or "none"
-                raise DataError(f"{self._source.name}: there is no label {self._label!r}; labels found: {found}")
-            return self._label
-        if len(sample.labels) > 1:
-            if self._metric is None:
-                raise DataError(
-                    f"{self._source.name}: several labels ({', '.join(sorted(sample.labels))}); name one with --label"
-                )
-            raise UsageError(
-                f"--metric {self._metric}: several labels ({', '.join(sorted(sample.labels))}); name one with --label"
-            )
-        return next(iter(sample.labels), None)
-
-    def _named_plan(
-        self, metric: type[LabelMetric], label: Array, outputs: Outputs, readings: Mapping[str, ClassScores]
-    ) -> _Plan:
-        """The plan for a built-in metric: the first output it can be computed on."""
-        if metric not in (BUILT_IN["spearman"],):
-            for name in self._judged:
-                reading = readings.get(name) or self._graph_readings.get(name)
-                reading = reading if reading is not None else _presumed_reading(outputs[name], label)
-                if reading is not None and metric_for(label, outputs[name], reading) == [Accuracy]:
-                    return _Plan("metric", {**readings, name: reading}, metric, name)
-                if metric is not CrossEntropy and metric_for(label, outputs[name], None) == [Accuracy]:
-                    return _Plan("metric", readings, metric, name)
-            shapes = ", ".join(f"{name} {list(outputs[name].shape)}" for name in self._judged)
-            raise DataError(
-                f"--metric {metric.name}: labels of shape {list(label.shape)} and type {label.dtype} fit no output ({shapes})"
-            )
-        sizes = [n for n in self._judged if is_float(outputs[n])] or self._judged
-        fitting = [n for n in sizes if metric in metric_for(label, outputs[n], None)]
-        return _Plan("metric", readings, metric, (fitting or sizes)[0])
-
-    def _labelled_plan(
-        self, key: str, label: Array, outputs: Outputs, readings: Mapping[str, ClassScores]
-    ) -> _Plan | None:
-        """The plan for labels without a metric: the first output they belong to."""
-        for name in sorted(self._judged, key=lambda n: n not in readings):
-            for metric in metric_for(label, outputs[name], readings.get(name)):
-                plan = _Plan("labels", readings, metric, name)
-                if metric is Accuracy or self._original_score(plan, key) >= _USABLE:
-                    return plan
-        return None
-
-    def _original_score(self, plan: _Plan, key: str) -> float:
-        assert plan.metric is not None
-        metric = plan.metric(plan.output, plan.readings.get(plan.output), seed=self._seed)
-        for sample, outputs in self._sweep("choice"):
-            mine = rows(outputs[plan.output], sample.feed)
-            metric.add(_unit_key(sample, key), mine, mine, label_rows(sample.labels[key], sample.feed))
-        scores = metric.scores()
-        return scores[0].reference if scores else 0.0
-
-    # -- samples ------------------------------------------------------------------------------------------------------
-
-    def _sweep(self, half: Half) -> Iterator[tuple[Sample, Outputs]]:
-        """Samples of a half with the original's outputs; equal samples (labels included) once."""
-        choice, acceptance = self._split()
-        wanted = {"choice": choice, "acceptance": acceptance, "all": choice | acceptance}.get(half)
-        if wanted is None:
-            raise UsageError(f"half is {half!r}; it must be choice, acceptance or all")
-        seen: set[str] = set()
-        keys: set[str] = set()
-        for sample in self._source.samples():
-            keys.add(sample.key)
-            if sample.key in wanted and (key := _unit_key(sample, *sorted(sample.labels))) not in seen:
-                seen.add(key)
-                yield sample, self._reference(sample, self._judged)
-        if keys != choice | acceptance:
-            raise DataError(
-                f"{self._source.name}: the samples differ from one sweep to the next; seed whatever is random in it"
-            )
-
-    def _mean(self, half: Half, plan: _Plan) -> dict[str, RunningMean]:
-        """Means over a half of the outputs judged by their error."""
-        if half not in self._means:
-            means: dict[str, RunningMean] = {}
-            if any(name not in plan.readings for name in self._judged):
-                for sample, outputs in self._sweep(half):
-                    for name in self._judged:
-                        if name not in plan.readings and is_float(outputs[name]):
-                            mean = means.setdefault(name, RunningMean())
-                            for row in rows(outputs[name], sample.feed):
-                                mean.add(row)
-            self._means[half] = means
-        return self._means[half]
-
-    # -- judging ------------------------------------------------------------------------------------------------------
-
-    def assess(self, candidate: Runnable, *, half: Half = "choice") -> Assessment:
+    def assess(self, candidate: Runnable, *, half: str = "choice") -> Assessment:
         """Judges a candidate on one half of the samples, or on all.
 
         Args:
@@ -297,94 +142,101 @@ class Judge:
             MetricError: If the user's metric function fails.
             RunnerError: If the original does not run.
         """
-        plan = self._plan()
+        evidence = self.evidence
         if self._function is not None:
             return self._by_function(self._function, candidate, half)
-        metric = plan.metric(plan.output, plan.readings.get(plan.output), seed=self._seed) if plan.metric else None
-        scorers = self._scorers(half, plan)
-        for sample, outputs in self._sweep(half):
+        metric = evidence.label_metric(self._seed)
+        scorers = self._scorers(half)
+        for key, sample, outputs in self._samples.sweep(half):
             try:
                 results = candidate.run(sample.feed, self._judged)
             except RunnerError as error:
-                return self._rejected(plan, half, f"the candidate does not run: {error}")
-            key = _unit_key(sample, *([self._label_key(sample) or ""] if plan.metric else []))
+                return self._rejected(half, f"the candidate does not run: {error}")
             for name in self._judged:
-                reason = _defect(name, results.get(name), outputs[name])
-                if reason is not None:
-                    return self._rejected(plan, half, reason)
-                mine = rows(outputs[name], sample.feed)
-                same = results[name].shape == outputs[name].shape
-                theirs = rows(results[name], sample.feed) if same else None
+                found, reference = results.get(name), outputs[name]
+                reason = _defect(name, found, reference, same_shape=metric is not None and name == evidence.output)
+                if reason is not None or found is None:
+                    return self._rejected(half, reason or "")
+                mine = rows(reference, sample.feed)
+                theirs = rows(found, sample.feed) if found.shape == reference.shape else None
                 if name in scorers:
                     scorers[name].add(key, mine, theirs)
-                if metric is not None and name == plan.output:
-                    if theirs is None:
-                        return self._rejected(plan, half, _shapes(name, results[name], outputs[name]))
-                    label = sample.labels[self._label_key(sample) or ""]
+                if metric is not None and name == evidence.output and theirs is not None:
+                    label = sample.labels[self._samples.label_key(sample) or ""]
                     metric.add(key, mine, theirs, label_rows(label, sample.feed))
-        return self._conclude(plan, half, metric, {name: scorer.scores() for name, scorer in scorers.items()})
+        return self._conclude(half, metric, {name: scorer.scores() for name, scorer in scorers.items()})
 
-    def _scorers(self, half: Half, plan: _Plan) -> dict[str, Agreement | OutputError | Disagreement]:
-        """One scorer per output that is not left to the metric alone."""
-        if plan.kind == "metric":
+    @property
+    def _synthetic(self) -> bool:
+        return bool(getattr(self._samples.source, "synthetic", False))
+
+    def _scorers(self, half: str) -> dict[str, Scorer]:
+        """One scorer per output; none where the user's metric alone counts."""
+        evidence = self.evidence
+        if evidence.kind == "metric":
             return {}
-        scorers: dict[str, Agreement | OutputError | Disagreement] = {}
-        means = self._mean(half, plan)
+        means = self._output_means(half)
+        scorers: dict[str, Scorer] = {}
         for name in self._judged:
-            if name in plan.readings:
-                scorers[name] = Agreement(name, plan.readings[name])
-            elif name == plan.output:
-                continue
+            if name in evidence.readings:
+                scorers[name] = Agreement(name, evidence.readings[name])
             elif name in means:
                 scorers[name] = OutputError(name, means[name])
-            else:
+            elif name != evidence.output:
                 scorers[name] = Disagreement(name)
         return scorers
 
-    def _conclude(
-        self, plan: _Plan, half: Half, metric: LabelMetric | None, found: dict[str, list[Score]]
-    ) -> Assessment:
-        notes = list(plan.notes)
-        reported = metric.scores()[:1] if metric is not None else []
-        if metric is not None and not reported:
-            raise DataError(f"{self._source.name}: the {half} half has no labelled sample, or labels that never vary")
-        deciding = [score for name, scores in found.items() if name != plan.output for score in scores]
-        if reported:
-            score = reported[0]
-            alternative = found.get(plan.output, [])
-            if (
-                plan.kind == "labels"
-                and alternative
-                and not self._assessment(plan, half, score, score, ()).can_prove(self._budget)
-            ):
-                worst = max(alternative, key=lambda s: s.loss)
-                certain = score.least if score.least is not None else 0.0
-                decisive = worst if worst.loss >= certain else dataclasses.replace(score, loss=certain)
-                deciding.append(decisive)
-                notes.append(
-                    f"{score.n} labels are too few to decide by {score.name}: decided by the loss of {worst.name}"
-                    if decisive is worst
-                    else f"{score.n} labels are few, but show a loss of at least {100 * certain:.1f} %"
-                )
-            else:
-                deciding.append(score)
+    def _output_means(self, half: str) -> dict[str, RunningMean]:
+        """Means over a half of the outputs judged by their error."""
+        evidence = self.evidence
+        wanted = [name for name in self._judged if name not in evidence.readings and name != evidence.output]
+        if half not in self._means:
+            means: dict[str, RunningMean] = {}
+            for _, sample, outputs in self._samples.sweep(half) if wanted else ():
+                for name in wanted:
+                    if is_float(outputs[name]):
+                        for row in rows(outputs[name], sample.feed):
+                            means.setdefault(name, RunningMean()).add(row)
+            self._means[half] = means
+        return self._means[half]
+
+    def _conclude(self, half: str, metric: LabelMetric | None, found: dict[str, list[Score]]) -> Assessment:
+        evidence, source = self.evidence, self._samples.source.name
+        labelled = metric.scores() if metric is not None else []
+        if metric is not None and not labelled:
+            raise DataError(f"{source}: the {half} half has no label, or labels that never vary")
+        deciding = [score for name, scores in found.items() if name != evidence.output for score in scores]
+        notes = list(evidence.notes)
+        if labelled:
+            decisive, note = self._weigh(half, labelled[0], found.get(evidence.output, []))
+            deciding.append(decisive)
+            notes += note
         if not deciding:
-            raise DataError(f"{self._source.name}: the {half} half has no output to judge by: all are empty or NaN")
+            raise DataError(f"{source}: the {half} half has nothing to judge by: all outputs are empty or NaN")
         worst = max(deciding, key=lambda score: score.loss)
-        others = [s for s in (*reported, *(s for scores in found.values() for s in scores)) if s is not worst]
-        return self._assessment(plan, half, reported[0] if reported else worst, worst, (worst, *others), tuple(notes))
+        others = (
+            score for score in (*labelled, *(s for scores in found.values() for s in scores)) if score is not worst
+        )
+        return self._assessment(half, labelled[0] if labelled else worst, worst, (worst, *others), tuple(notes))
+
+    def _weigh(self, half: str, score: Score, agreement: list[Score]) -> tuple[Score, list[str]]:
+        """What decides on the labelled output: the labels, or the agreement where they are too few."""
+        if self.kind == "metric" or not agreement:
+            return score, []
+        if self._assessment(half, score, score).can_prove(self._budget):
+            return score, []
+        worst = max(agreement, key=lambda s: s.loss)
+        certain = score.least if score.least is not None else 0.0
+        if certain > worst.loss:
+            note = f"{score.n} labels are few, but show with 95 % confidence a loss of at least {100 * certain:.1f} %"
+            return dataclasses.replace(score, loss=certain), [note]
+        return worst, [f"{score.n} labels are too few to decide by {score.name}: the loss of {worst.name} decides"]
 
     def _assessment(
-        self,
-        plan: _Plan,
-        half: Half,
-        reported: Score,
-        deciding: Score,
-        scores: tuple[Score, ...],
-        notes: tuple[str, ...] = (),
+        self, half: str, reported: Score, deciding: Score, scores: tuple[Score, ...] = (), notes: tuple[str, ...] = ()
     ) -> Assessment:
         return Assessment(
-            kind=plan.kind,
+            kind=self.kind,
             name=reported.name,
             reference=reported.reference,
             value=reported.value,
@@ -393,37 +245,34 @@ class Judge:
             bound=deciding.bound,
             n=deciding.n,
             trials=deciding.trials,
-            half=half,
+            half=cast(Half, half),
             synthetic=self._synthetic,
             base=deciding.reference,
             scores=scores,
             notes=notes,
         )
 
-    def _rejected(self, plan: _Plan, half: Half, reason: str) -> Assessment:
-        score = Score(plan.metric.name if plan.metric else plan.kind, plan.output, 1.0, 0.0, 1.0, 1.0, 0)
-        return dataclasses.replace(self._assessment(plan, half, score, score, ()), rejected=reason)
+    def _rejected(self, half: str, reason: str) -> Assessment:
+        metric = self._function or self.evidence.metric
+        score = Score(metric.name if metric is not None else self.kind, self.evidence.output, 1.0, 0.0, 1.0, 1.0, 0)
+        return dataclasses.replace(self._assessment(half, score, score), rejected=reason)
 
-    def _by_function(self, function: MetricFunction, candidate: Runnable, half: Half) -> Assessment:
+    def _by_function(self, function: MetricFunction, candidate: Runnable, half: str) -> Assessment:
         if self._function_reference is None:
-            self._function_reference, _ = function(self._original, self._outputs)
-            if not np.isfinite(self._function_reference):
-                raise UsageError(
-                    f"metric {function.name} is {self._function_reference} for the original; there is nothing to compare with"
-                )
-        plan = self._plan()
+            value, _ = function(self._original, self._outputs)
+            if not np.isfinite(value):
+                raise MetricError(f"metric {function.name} is {value} for the original; it must be a finite number")
+            self._function_reference = value
         reference = self._function_reference
         try:
             value, calls = function(candidate, self._outputs)
         except RunnerError as error:
-            return self._rejected(plan, half, f"the candidate does not run: {error}")
+            return self._rejected(half, f"the candidate does not run: {error}")
         if not np.isfinite(value):
-            return self._rejected(
-                plan, half, f"metric {function.name} is {value} for the candidate, {reference:.4g} for the original"
-            )
+            return self._rejected(half, f"metric {function.name} is {value}; the original's is {reference:.4g}")
         loss = relative_loss(reference, value, higher_is_better=function.higher_is_better)
         score = Score(function.name, "", reference, value, loss, None, calls, None)
-        return self._assessment(plan, half, score, score, (score,))
+        return self._assessment(half, score, score, (score,))
 
 
 def _resolve_metric(metric: str | Callable[..., float] | None) -> tuple[MetricFunction | None, str | None]:
@@ -436,45 +285,21 @@ def _resolve_metric(metric: str | Callable[..., float] | None) -> tuple[MetricFu
         return None, metric
     if ":" in metric:
         return load_metric(metric), None
-    close = difflib.get_close_matches(metric, BUILT_IN, n=1)
-    advice = f"did you mean {close[0]!r}?" if close else f"it is one of {', '.join(BUILT_IN)} or FILE.py:FUNCTION"
-    raise UsageError(f"--metric {metric!r} does not exist; {advice}")
+    raise UsageError(f"--metric {metric!r} does not exist; {_advice(metric, BUILT_IN)}, or FILE.py:FUNCTION")
 
 
-def _presumed_reading(output: Array, label: Array) -> ClassScores | None:
-    """How an output must be read for class labels to fit, where the graph does not tell."""
-    if not is_float(output) or output.ndim == 0 or label.size == 0:
-        return None
-    if label.size == output.size and label.shape != output.shape or output.ndim == 1:
-        return None
-    for axis in (1 - output.ndim, -1) if output.ndim >= 4 else (-1,):
-        classes = output.shape[axis]
-        if classes >= 2 and (label.size * classes == output.size or label.shape == output.shape):
-            values = np.asarray(output, np.float64)
-            normal = bool((values >= 0).all() and np.allclose(values.sum(axis=axis), 1.0, atol=1e-3))
-            return ClassScores(axis, "probabilities" if normal else "logits", confirmed=True)
-    return None
+def _advice(name: str, known: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there is {', '.join(known)}"
 
 
-def _unit_key(sample: Sample, *labels: str) -> str:
-    """What tells samples apart: the feed's hash and the labels."""
-    digest = hashlib.sha256()
-    for name in labels:
-        digest.update(np.ascontiguousarray(sample.labels[name]).tobytes())
-    return f"{sample.key}:{digest.hexdigest()[:16]}"
-
-
-def _defect(name: str, candidate: Any, reference: Array) -> str | None:
-    """Why an output of a candidate is not fit to be compared, or None."""
-    if candidate is None or not hasattr(candidate, "dtype"):
+def _defect(name: str, candidate: Array | None, reference: Array, *, same_shape: bool) -> str | None:
+    """Why an output of a candidate cannot be compared with the original's, or None."""
+    if not isinstance(candidate, np.ndarray):
         return f"the candidate has no output {name!r}"
     if is_float(candidate) != is_float(reference):
         return f"output {name!r} is {candidate.dtype}; the original's is {reference.dtype}"
+    if same_shape and candidate.shape != reference.shape:
+        return f"output {name!r} has shape {list(candidate.shape)}; the original's is {list(reference.shape)}"
     count = non_finite(candidate, reference)
-    if count:
-        return f"output {name!r} has {count} NaN or infinite numbers where the original has none"
-    return None
-
-
-def _shapes(name: str, candidate: Array, reference: Array) -> str:
-    return f"output {name!r} has shape {list(candidate.shape)}; the original's is {list(reference.shape)}"
+    return f"output {name!r} has {count} NaN or infinite numbers where the original has none" if count else None

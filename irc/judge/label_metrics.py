@@ -1,14 +1,14 @@
-"""Metrics against labels: accuracy, F1, cross-entropy, explained variance and rank correlation, original beside candidate.
+"""Metrics against labels: accuracy, F1, cross-entropy, explained variance and rank correlation of both models.
 
-Class labels are indices (one per decision), or one-hot with the shape of the scores; negative labels are left out (-100 by
-convention). Every metric takes one unit of the batch at a time and pairs the two models on it.
+Class labels are indices (one per decision), or one-hot with the shape of the scores; negative labels are left out (-100
+by convention). Every metric takes one unit of the batch at a time and pairs the two models on it.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,15 @@ def class_indices(label: Array, count: int, classes: int) -> Integers:
     if count and indices.max() >= classes:
         raise DataError(f"label {indices.max()} does not exist: the output has classes 0 to {classes - 1}")
     return np.where(indices < 0, -1, indices)
+
+
+def _paired(
+    reference: Sequence[Array], candidate: Sequence[Array], labels: Sequence[Array]
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Units of both models with their labels."""
+    if len(labels) != len(reference):
+        raise DataError(f"a sample has {len(labels)} rows of labels for {len(reference)} rows of the output")
+    return zip(reference, candidate, labels, strict=True)
 
 
 class LabelMetric(abc.ABC):
@@ -100,7 +109,7 @@ class Accuracy(LabelMetric):
 
     def add(self, key: str, reference: Sequence[Array], candidate: Sequence[Array], labels: Sequence[Array]) -> None:
         """Adds the hits of both models and the decisions on which they differ."""
-        for row, (original, other, label) in enumerate(zip(reference, candidate, labels, strict=True)):
+        for row, (original, other, label) in enumerate(_paired(reference, candidate, labels)):
             mine, wanted = self._predictions(original, label)
             theirs, _ = self._predictions(other, label)
             right, still = mine == wanted, theirs == wanted
@@ -114,11 +123,11 @@ class Accuracy(LabelMetric):
         if trials == 0:
             return []
         scale = right if right.sum() > 0 else count
-        lost, gained = int(worse.sum()), int(better.sum())
-        bound = counted_bound(right - still, scale, losses=lost, gains=gained, harm=float(lost), trials=trials)
-        least = (binomial_lower(lost, trials) - gained / trials) * trials / float(scale.sum())
+        worth, lost, gained = int(scale.sum()), int(worse.sum()), int(better.sum())
+        bound = counted_bound(right - still, scale, losses=lost, gains=gained, harm=float(lost), trials=worth)
+        least = binomial_lower(lost, worth) - gained / worth
         score = self._score(
-            float(right.sum()) / trials, float(still.sum()) / trials, bound, int((count > 0).sum()), trials
+            float(right.sum()) / trials, float(still.sum()) / trials, bound, int((count > 0).sum()), worth
         )
         remark = f"{lost} decisions lost, {gained} won"
         return [dataclasses.replace(score, least=least, remarks=(remark,))]
@@ -136,7 +145,7 @@ class F1(LabelMetric):
 
     def add(self, key: str, reference: Sequence[Array], candidate: Sequence[Array], labels: Sequence[Array]) -> None:
         """Keeps the predicted and labelled classes."""
-        for row, (original, other, label) in enumerate(zip(reference, candidate, labels, strict=True)):
+        for row, (original, other, label) in enumerate(_paired(reference, candidate, labels)):
             mine, wanted = self._predictions(original, label)
             self._units[key, row] = (wanted, mine, self._predictions(other, label)[0])
             if self._reading is not None:
@@ -182,7 +191,7 @@ class CrossEntropy(LabelMetric):
 
     def add(self, key: str, reference: Sequence[Array], candidate: Sequence[Array], labels: Sequence[Array]) -> None:
         """Adds the cross-entropies of one sample."""
-        for row, (original, other, label) in enumerate(zip(reference, candidate, labels, strict=True)):
+        for row, (original, other, label) in enumerate(_paired(reference, candidate, labels)):
             count, mine = self._entropy(original, label)
             self._table.set(key, row, count, mine, self._entropy(other, label)[1])
 
@@ -218,7 +227,7 @@ class ExplainedVariance(LabelMetric):
 
     def add(self, key: str, reference: Sequence[Array], candidate: Sequence[Array], labels: Sequence[Array]) -> None:
         """Adds the squared errors of one sample."""
-        for row, (original, other, label) in enumerate(zip(reference, candidate, labels, strict=True)):
+        for row, (original, other, label) in enumerate(_paired(reference, candidate, labels)):
             if original.size != label.size:
                 raise DataError(
                     f"labels of shape {list(label.shape)} do not fit outputs of shape {list(original.shape)}"
@@ -247,8 +256,8 @@ class ExplainedVariance(LabelMetric):
 class Spearman(LabelMetric):
     """Rank correlation with numeric labels of one number per sample.
 
-    The number is the output itself, or, for an embedding, the cosine of the two rows of a sample that is a pair (a feed of
-    batch size 2 with one label).
+    The number is the output itself, or, for an embedding, the cosine of the two rows of a sample that is a pair (a feed
+    of batch size 2 with one label).
     """
 
     name = "Spearman correlation"
@@ -274,7 +283,7 @@ class Spearman(LabelMetric):
         flat = np.concatenate(vectors)
         if len(flat) != count:
             raise DataError(
-                f"spearman needs one number per label; {len(outputs)} row(s) of {vectors[0].size} numbers have {count} label(s)"
+                f"spearman needs one number per label; {len(outputs)} x {vectors[0].size} numbers have {count} label(s)"
             )
         return flat
 
@@ -323,7 +332,8 @@ BUILT_IN: dict[str, type[LabelMetric]] = {
 def metric_for(label: Array, output: Any, reading: ClassScores | None) -> list[type[LabelMetric]]:
     """The metrics that labels without `--metric` speak for on an output, the first choice first.
 
-    Integer labels with one class per decision mean accuracy; numbers of the output's own size mean R^2, then rank correlation.
+    Integer labels with one class per decision mean accuracy; numbers of the output's own size mean R^2, then rank
+    correlation.
 
     Args:
         label: The label of one sample.

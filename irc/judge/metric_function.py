@@ -1,7 +1,7 @@
 """The user's own metric: `f(run) -> float` from a Python file or from the Python API.
 
-`run(feed)` returns the list of the model's outputs. The function brings its own data; an attribute `higher_is_better` (default
-True) says which way is good.
+`run(feed)` returns the list of the model's outputs. The function brings its own data; an attribute `higher_is_better`
+(default True) says which way is good.
 """
 
 from __future__ import annotations

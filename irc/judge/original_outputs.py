@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from irc.errors import DataError
 from irc.judge.metric_function import Outputs, Runnable
-
-if TYPE_CHECKING:
-    from irc.calibration.data import Sample
 
 MEMORY_LIMIT = 256 * 2**20
 
@@ -27,22 +27,28 @@ class OriginalOutputs:
         self._kept: dict[str, Outputs] = {}
         self._bytes = 0
 
-    def __call__(self, sample: Sample, names: Sequence[str]) -> Outputs:
+    def __call__(self, key: str, feed: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Outputs:
         """The named outputs for one sample.
+
+        Args:
+            key: Content hash of the feed.
+            feed: The feed.
+            names: The outputs wanted, the same at every call.
 
         Raises:
             RunnerError: If the original does not run on it.
+            DataError: If an output is not a tensor.
         """
-        known = self._kept.get(sample.key)
-        if known is not None and all(name in known for name in names):
+        known = self._kept.get(key)
+        if known is not None:
             return known
-        outputs: Mapping[str, object] = self._original.run(sample.feed, list(names))
-        missing = [name for name in names if not hasattr(outputs.get(name), "dtype")]
-        if missing:
-            raise DataError(f"output {missing[0]!r} of the original is not a tensor; it cannot be judged")
-        found: Outputs = {name: outputs[name] for name in names}  # type: ignore[misc]
+        outputs = self._original.run(feed, list(names))
+        for name in names:
+            if not isinstance(outputs.get(name), np.ndarray):
+                raise DataError(f"output {name!r} of the original is not a tensor; it cannot be judged")
+        found = {name: outputs[name] for name in names}
         size = sum(array.nbytes for array in found.values())
-        if known is None and self._bytes + size <= self._limit:
-            self._kept[sample.key] = found
+        if self._bytes + size <= self._limit:
+            self._kept[key] = found
             self._bytes += size
         return found

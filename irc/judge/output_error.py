@@ -2,8 +2,8 @@
 
     error = sum |y - y'|^2 / sum |y - mean(y)|^2          (1 - R^2; 1 % is a signal-to-noise ratio of 20 dB)
 
-The mean is over the samples, element by element, so that an output which is the same for all inputs does not hide an error;
-axes that differ in size between samples are averaged too. Integer, bool and string outputs count the elements that differ.
+The mean is over the samples, element by element, so that what is the same for all inputs does not hide an error; axes
+that differ in size between samples are averaged too. Integer, bool and string outputs count the elements that differ.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RunningMean:
         self._collapsed = tuple(sorted({*self._collapsed, *axes}))
 
     def deviation(self, values: Floats) -> float:
-        """Sum of squares about the mean, as an unbiased estimate; about the array's own mean where there is one sample."""
+        """Sum of squares about the mean, without bias; about the array's own mean where there is one sample."""
         if self._total is None or self._count < 2:
             return float(((values - values.mean()) ** 2).sum()) if values.size else 0.0
         around = self._total / self._count

@@ -20,7 +20,7 @@ def batch_size(feed: Mapping[str, Array]) -> int | None:
 def rows(array: Array, feed: Mapping[str, Array]) -> list[Array]:
     """An output (or label) as its units: one per row of the batch, padding removed; else the whole array.
 
-    Padding is what an integer or bool input named `...mask`, of shape [N, T] as the array's first two axes, marks with 0.
+    Padding is what an integer or bool input named `...mask`, shaped [N, T] like the array's first two axes, marks by 0.
     """
     size = batch_size(feed)
     if size is None or array.ndim == 0 or array.shape[0] != size:

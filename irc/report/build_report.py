@@ -51,6 +51,7 @@ class BuildReport:
         ledger: What every pass did.
         data: What the data was, in words; "" without data.
         accuracy: The judge's assessment of the artifact; None when nothing approximate ran.
+        accuracy_lines: The assessment in words.
         coverage: Which nodes the runtime executes as integer kernels; None when nothing was quantized.
         latency: Original against artifact; None when not measured.
         reverted: Sites the guard took back.
@@ -71,6 +72,7 @@ class BuildReport:
     ledger: Ledger
     data: str = ""
     accuracy: Assessment | None = None
+    accuracy_lines: list[str] = dataclasses.field(default_factory=list)
     coverage: Coverage | None = None
     latency: LatencyComparison | None = None
     reverted: int = 0

@@ -1,0 +1,154 @@
+"""`irc optimize`: from a model file to a smaller, faster, checked one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command to the parser."""
+    parser = subparsers.add_parser(
+        "optimize",
+        help="rewrite a model, check it, measure it, write it",
+        description="Rewrites a model until it is small and fast, proves what that cost, and writes plain ONNX.",
+    )
+    parser.add_argument("model", help="an ONNX file")
+    parser.add_argument("extra", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", metavar="FILE", help="artifact; default MODEL.irc.onnx beside the input")
+    level = parser.add_mutually_exclusive_group()
+    level.add_argument(
+        "-O",
+        dest="level",
+        metavar="LEVEL",
+        help="0 load and save, 1 lossless (default without data), 2 + int8 (default with --data)",
+    )
+    level.add_argument("--recipe", metavar="FILE", help="YAML recipe: pipeline, objective, budget, target")
+    level.add_argument("--plan", metavar="FILE", help="replay a plan byte for byte; needs no data")
+    parser.add_argument("--passes", metavar="TEXT", help='pipeline, for example "fold-batch-norm,quantize{embeddings=false}"')
+    parser.add_argument("--target", metavar="TARGET", help="ort (default), ort{cpu=avx2}, tensorrt{sm=86+89}")
+    parser.add_argument(
+        "--data", metavar="DATA", help="folder of .npz (one feed each), x.npz (axis 0 indexes samples), f.py:function, random"
+    )
+    parser.add_argument("--label", metavar="KEY", help="which array of the data is the label")
+    parser.add_argument("--metric", metavar="METRIC", help="accuracy, f1, cross-entropy, spearman or f.py:function")
+    parser.add_argument("--max-drop", metavar="LOSS", help="accuracy budget: 0.5%% (relative) or 0.5pt (absolute)")
+    parser.add_argument("--min-speedup", metavar="X", help="speed budget, for example 1.3")
+    parser.add_argument("--target-size", metavar="SIZE", help="size budget, for example 5MB")
+    parser.add_argument("--include", metavar="SEL", action="append", default=[], help="name:, re:, op: or module: selector")
+    parser.add_argument("--exclude", metavar="SEL", action="append", default=[], help="sites to leave alone")
+    parser.add_argument("--require", metavar="CLAUSE", action="append", default=[], help='for example "int8:Conv>=90%%"')
+    parser.add_argument("--limit", metavar="PASS=N", action="append", default=[], help="at most N sites of a pass")
+    parser.add_argument("--batch", type=int, metavar="N", help="batch size of the latency measurement")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random choices (0)")
+    parser.add_argument("--no-verify", action="store_true", help="do not verify lossless passes on real inputs")
+    parser.add_argument("--no-measure", action="store_true", help="do not measure latency")
+    parser.add_argument("--print-pipeline", action="store_true", help="print the pipeline as it would run, and stop")
+    parser.add_argument(
+        "--dump-after", metavar="PASS", action="append", default=[], help="write the model after this pass, or after all"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="list every site in the report")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carries out the command and returns the exit code."""
+    from irc.errors import UsageError
+
+    if args.extra:
+        hint = ""
+        if any("=" in text for text in args.extra):
+            hint = "; if you wrote NAME{a=1,b=2}, the shell split it: put the whole text in quotes"
+        raise UsageError(f"unexpected argument {args.extra[0]!r}{hint}")
+    if args.print_pipeline:
+        return _print_pipeline(args)
+    from irc.driver import optimize
+    from irc.report.progress import progress
+    from irc.report.summary import print_report
+
+    with progress(quiet=args.quiet or args.json) as callback:
+        report = optimize(
+            args.model,
+            data=args.data,
+            output=args.output,
+            level=_level(args),
+            passes=args.passes,
+            recipe=args.recipe,
+            plan=args.plan,
+            target=args.target,
+            max_drop=args.max_drop,
+            min_speedup=_number(args.min_speedup),
+            target_size=args.target_size,
+            metric=args.metric,
+            label=args.label,
+            include=args.include,
+            exclude=args.exclude,
+            require=args.require,
+            limits=_limits(args.limit),
+            verify=not args.no_verify,
+            measure=not args.no_measure,
+            batch=args.batch,
+            threads=args.threads,
+            seed=args.seed,
+            dump_after=args.dump_after,
+            progress=callback,
+        )
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    elif not args.quiet:
+        print_report(report, verbose=args.verbose)
+    for text in (*report.missed, *report.unmet):
+        print(f"irc: {'budget missed' if text in report.missed else 'requirement unmet'}: {text}", file=sys.stderr)
+    return report.exit_code
+
+
+def _print_pipeline(args: argparse.Namespace) -> int:
+    from irc.driver import Request, resolve
+    from irc.pass_manager import expand
+    from irc.plan import Plan
+    from irc.selection import Selection
+
+    request = Request(
+        data=args.data,
+        level=_level(args),
+        passes=args.passes,
+        recipe=Path(args.recipe) if args.recipe else None,
+        plan=Path(args.plan) if args.plan else None,
+    )
+    plan = Plan.read(request.plan) if request.plan is not None else None
+    recipe = resolve(request, plan)
+    selection = Selection.of((*recipe.include, *args.include), (*recipe.exclude, *args.exclude))
+    steps = list(recipe.steps) if plan is not None else expand(recipe.steps, selection=selection)
+    for step in steps:
+        inserted = f"   # inserted: {step.inserted_for} requires it" if step.inserted_for else ""
+        print(f"{step.text:40s} {step.pass_.contract.value}{inserted}")
+    return 0
+
+
+def _level(args: argparse.Namespace) -> str | None:
+    return None if args.level is None else f"O{args.level.removeprefix('O')}"
+
+
+def _limits(texts: list[str]) -> dict[str, int]:
+    from irc.errors import UsageError
+
+    limits = {}
+    for text in texts:
+        name, equals, count = text.rpartition("=")
+        if not equals or not count.isdigit():
+            raise UsageError(f"--limit {text!r} is malformed; write PASS=N")
+        limits[name] = int(count)
+    return limits
+
+
+def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
+    from irc.judge.budget import parse_speedup
+
+    return parse_speedup(text)

@@ -1,0 +1,125 @@
+"""The report a person reads: a small table before and after, the ledger in a few lines, where the files are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from irc.ledger import PassRecord
+from irc.report.build_report import BuildReport
+
+MAX_REASONS = 3
+MAX_UNDONE = 6
+
+
+def print_report(report: BuildReport, *, verbose: bool = False, console: Console | None = None) -> None:
+    """Prints a build report.
+
+    Args:
+        report: What the build gave.
+        verbose: List every site.
+        console: Where to; by default standard output.
+    """
+    console = console or Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console.print(_headline(report))
+    console.print(_table(report))
+    for line in _accuracy_lines(report):
+        console.print(f"  {line}", style="dim", markup=False)
+    if report.coverage is not None:
+        counts = ", ".join(f"{op} {done}/{total}" for op, (done, total) in report.coverage.by_op_type().items())
+        console.print(f"  int8: {counts}  ({report.coverage.label})", markup=False)
+    console.print()
+    for record in report.ledger:
+        for line in _record_lines(record, verbose):
+            console.print(line, markup=False)
+    for note in report.notes:
+        console.print(f"  note: {note}", style="yellow", markup=False)
+    for text in report.missed:
+        console.print(f"  budget missed: {text}", style="bold red", markup=False)
+    for text in report.unmet:
+        console.print(f"  requirement unmet: {text}", style="bold red", markup=False)
+    console.print()
+    for path in report.files:
+        console.print(Text(str(path)), style="bold" if path == report.output else "")
+
+
+def _headline(report: BuildReport) -> Text:
+    text = f"{report.source.name} -> {report.artifact.name}   {report.recipe}, target {report.target}"
+    if report.data:
+        text += f", {report.data}"
+    return Text(text, style="bold")
+
+
+def _table(report: BuildReport) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table.add_column("")
+    for name in ("before", "after"):
+        table.add_column(name, justify="right")
+    table.add_column("change", justify="right")
+    before, after = report.source, report.artifact
+    table.add_row(
+        "size", human_bytes(before.size_bytes), human_bytes(after.size_bytes), f"{after.size_bytes / before.size_bytes:.2f}x"
+    )
+    table.add_row("nodes", str(before.nodes), str(after.nodes), f"{after.nodes - before.nodes:+d}")
+    if report.latency is not None:
+        fast = report.latency
+        threads = f", {fast.threads} threads" if fast.threads else ""
+        table.add_row(
+            f"latency (batch {fast.batch}{threads})",
+            f"{fast.original.median_ms:.3g} ms",
+            f"{fast.artifact.median_ms:.3g} ms",
+            f"{fast.speedup:.2f}x faster" if fast.speedup >= 1 else f"{1 / fast.speedup:.2f}x slower",
+        )
+    if report.accuracy is not None:
+        table.add_row(*accuracy_row(report))
+    return table
+
+
+def accuracy_row(report: BuildReport) -> tuple[str, str, str, str]:
+    """Name, before, after and loss of the judge's measure."""
+    found = report.accuracy
+    assert found is not None
+    return (found.name, f"{found.reference:.4f}", f"{found.value:.4f}", f"{-found.loss:+.2%}")
+
+
+def _accuracy_lines(report: BuildReport) -> Iterator[str]:
+    yield from report.accuracy_lines
+    if report.latency is not None:
+        yield f"latency: {report.latency.original.runs} alternating runs each, speed-up {report.latency.describe()} at 95 %"
+
+
+def _record_lines(record: PassRecord, verbose: bool) -> Iterator[str]:
+    counts = [f"{len(record.rewritten)} rewritten"]
+    if record.skipped:
+        counts.append(f"{len(record.skipped)} skipped")
+    if record.undone:
+        counts.append(f"{len(record.undone)} undone")
+    if record.rewritten or record.skipped or record.undone or verbose:
+        yield f"  {record.name:24s} {', '.join(counts)}"
+    if verbose:
+        for kind, entries in (("rewritten", record.rewritten), ("skipped", record.skipped), ("undone", record.undone)):
+            for entry in entries:
+                yield f"      {kind} {entry.op_type} {entry.site}" + (f": {entry.reason}" if entry.reason else "")
+        return
+    for reason, count in record.skip_reasons()[:MAX_REASONS]:
+        yield f"      skipped {count}: {reason}"
+    if (more := len(record.skip_reasons()) - MAX_REASONS) > 0:
+        yield f"      and {more} other reasons (-v lists every site)"
+    for entry in record.undone[:MAX_UNDONE]:
+        yield f"      undone {entry.op_type} {entry.site}: {entry.reason}"
+    if (more := len(record.undone) - MAX_UNDONE) > 0:
+        yield f"      and {more} more undone (-v lists every site)"
+
+
+def human_bytes(size: int) -> str:
+    """Bytes in decimal units with three digits: "1.21 MB"."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError

@@ -1,0 +1,106 @@
+"""How much each quantized site distorts its own output, all sites in one sweep over the data.
+
+Beside each float site, a branch computes it from the float model's values with the site's own quantizers and int8 weights;
+the energy of the difference is reduced inside the runtime. The error of a site therefore does not depend on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from irc.calibration import DataSource, compare_values
+from irc.ir import snapshot, unique_name
+from irc.passes.quantization.pairs import find_pair
+from irc.runner import Runner
+
+
+def local_errors(
+    runner: Runner,
+    before: ir.Model,
+    after: ir.Model,
+    sites: Sequence[str],
+    source: DataSource,
+    *,
+    progress: Callable[[float, str], None] = lambda fraction, what: None,
+) -> dict[str, float]:
+    """Relative error energy `sum((y - y_q)^2) / sum(y^2)` of each site's output.
+
+    Args:
+        runner: Where the model runs.
+        before: The float model.
+        after: The same model with the sites quantized; float values keep their names.
+        sites: Ids of quantized sites.
+        source: All samples are used.
+        progress: Told the share of samples done.
+
+    Returns:
+        One number per site that could be compared.
+    """
+    merged = _Merged(before, after)
+    pairs: dict[str, tuple[str, str]] = {}
+    for site in sites:
+        pair = merged.branch(site)
+        if pair is not None:
+            pairs[site] = pair
+    energies = compare_values(runner, merged.model, source, list(pairs.values()), progress=progress)
+    errors = {}
+    for site, pair in pairs.items():
+        signal, error = energies.get(pair, (0.0, 0.0))
+        errors[site] = error / signal if signal > 0 else float(error > 0)
+    return errors
+
+
+class _Merged:
+    """The float model with a quantized branch beside every site."""
+
+    def __init__(self, before: ir.Model, after: ir.Model) -> None:
+        self.model = snapshot(before)
+        self._floats = ir.convenience.create_value_mapping(self.model.graph)
+        self._after = ir.convenience.create_value_mapping(after.graph)
+        self._copies: dict[int, ir.Value] = {}
+
+    def branch(self, site: str) -> tuple[str, str] | None:
+        """Adds the branch of a site; returns the names of the float value and its quantized twin."""
+        end = self._after.get(site)
+        if end is None or site not in self._floats:
+            return None
+        name, top = site, end
+        users = [use.node for use in end.uses()]
+        if len(users) == 1 and users[0].op_type in ("Relu", "Clip") and not end.is_graph_output():
+            top = users[0].outputs[0]
+            name = top.name or site
+        if (pair := find_pair(top)) is not None:
+            top = pair.outputs[0]
+        if name not in self._floats:
+            return None
+        copy = self._copy(top, {site, name})
+        return (name, copy.name or "") if copy is not self._floats[name] else None
+
+    def _copy(self, value: ir.Value, inside: set[str]) -> ir.Value:
+        """The twin of a value of the quantized model: a float value of the same name, or a copy of what computes it."""
+        if id(value) in self._copies:
+            return self._copies[id(value)]
+        name = value.name or ""
+        if value.is_graph_input() or (name in self._floats and name not in inside):
+            return self._floats[name]
+        producer = value.producer()
+        graph = self.model.graph
+        if producer is None:
+            assert value.const_value is not None
+            copy = ir.Value(
+                name=unique_name(graph, f"{name}.twin"), type=value.type, shape=value.shape, const_value=value.const_value
+            )
+            graph.register_initializer(copy)
+        else:
+            inputs = [None if v is None else self._copy(v, inside) for v in producer.inputs]
+            node = ir.Node(producer.domain, producer.op_type, inputs, list(producer.attributes.values()), num_outputs=len(producer.outputs))
+            graph.append(node)
+            for twin, original in zip(node.outputs, producer.outputs, strict=True):
+                twin.name = unique_name(graph, f"{original.name}.twin")
+                twin.type = original.type or ir.TensorType(ir.DataType.FLOAT)
+            copy = node.outputs[producer.outputs.index(value)]
+        if name not in inside:
+            self._copies[id(value)] = copy
+        return copy
