@@ -152,7 +152,7 @@ class Assessment:
                 f"give at least {self.samples_needed(budget)}{halves} to prove {asked}"
             ]
         if self.proves(budget):
-            return [f"proven with 95 % confidence to lose at most {asked}"]
+            return [f"with 95 % confidence at most {asked} is lost"]
         return []
 
     def to_dict(self) -> dict[str, Any]:

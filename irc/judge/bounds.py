@@ -150,8 +150,8 @@ def counted_bound(
 ) -> float:
     """Upper bound of sum(loss) / sum(scale) where losses come from decisions that flip.
 
-    The larger of Student's t over the units and the exact bound of the flip rate times the mean harm of a flip, in which
-    one unseen flip is included that costs what a decision is worth on average; observed gains are subtracted.
+    The larger of Student's t over the units and the exact bound of the flip rate times the mean harm of a flip, which
+    includes one unseen flip that costs what a decision is worth on average; observed gains are subtracted.
 
     Args:
         loss: Net loss per unit, shape [n].

@@ -27,6 +27,7 @@ class Evidence:
     Attributes:
         kind: The evidence.
         readings: Outputs read as class scores.
+        embeddings: Outputs compared by their similarities.
         metric: Metric against labels, if any.
         output: The output the labels belong to.
         notes: What the user should know about the choice.
@@ -34,6 +35,7 @@ class Evidence:
 
     kind: Kind
     readings: Mapping[str, ClassScores] = dataclasses.field(default_factory=dict)
+    embeddings: tuple[str, ...] = ()
     metric: type[LabelMetric] | None = None
     output: str = ""
     notes: tuple[str, ...] = ()
@@ -44,13 +46,19 @@ class Evidence:
 
 
 def find_evidence(
-    samples: HalfSamples, graph_readings: Mapping[str, ClassScores], *, metric: str | None, explicit_label: bool
+    samples: HalfSamples,
+    graph_readings: Mapping[str, ClassScores],
+    embeddings: tuple[str, ...],
+    *,
+    metric: str | None,
+    explicit_label: bool,
 ) -> Evidence:
     """The best evidence there is, decided on the choice half.
 
     Args:
         samples: The samples.
         graph_readings: Outputs that the graph shows to be classifier-like.
+        embeddings: Outputs that the graph shows to be embeddings.
         metric: A built-in metric the user named.
         explicit_label: Whether the user named the label, so that one which fits no output is an error.
 
@@ -69,14 +77,14 @@ def find_evidence(
     if key is not None:
         found = _labelled(samples, key, sample.labels[key], outputs, readings)
         if found is not None:
-            return found
+            return dataclasses.replace(found, embeddings=embeddings)
         label = f"label {key!r} {sample.labels[key].dtype}{list(sample.labels[key].shape)} fits no output"
         if explicit_label:
             raise DataError(
                 f"{samples.source.name}: {label} ({_shapes(outputs)}); name a --metric, or leave --label out"
             )
         notes = (f"{label} and is not used",)
-    return Evidence("agreement" if readings else "error", readings, notes=notes)
+    return Evidence("agreement" if readings or embeddings else "error", readings, embeddings, notes=notes)
 
 
 def believed_readings(samples: HalfSamples, graph_readings: Mapping[str, ClassScores]) -> dict[str, ClassScores]:
@@ -108,13 +116,13 @@ def _named(metric: type[LabelMetric], label: Array, outputs: Outputs, readings: 
     if metric is Spearman:
         sizes = [name for name in outputs if is_float(outputs[name])] or list(outputs)
         fitting = [name for name in sizes if Spearman in metric_for(label, outputs[name], None)]
-        return Evidence("metric", readings, metric, (fitting or sizes)[0])
+        return Evidence("metric", readings, metric=metric, output=(fitting or sizes)[0])
     for name, output in outputs.items():
         reading = readings.get(name) or _presumed_reading(output, label)
         if reading is not None and metric_for(label, output, reading) == [Accuracy]:
-            return Evidence("metric", {**readings, name: reading}, metric, name)
+            return Evidence("metric", {**readings, name: reading}, metric=metric, output=name)
         if metric is not CrossEntropy and metric_for(label, output, None) == [Accuracy]:
-            return Evidence("metric", readings, metric, name)
+            return Evidence("metric", readings, metric=metric, output=name)
     raise DataError(
         f"--metric {metric.name}: labels {label.dtype}{list(label.shape)} fit no output ({_shapes(outputs)})"
     )
@@ -126,7 +134,7 @@ def _labelled(
     """The evidence of labels without a metric: the first output they belong to, classifiers first."""
     for name in sorted(outputs, key=lambda name: name not in readings):
         for metric in metric_for(label, outputs[name], readings.get(name)):
-            evidence = Evidence("labels", readings, metric, name)
+            evidence = Evidence("labels", readings, metric=metric, output=name)
             if metric is Accuracy or _original_value(samples, evidence, key) >= USABLE:
                 return evidence
     return None

@@ -5,7 +5,7 @@ The relative loss of the candidate against the original, from the best evidence 
 1. `metric`: the metric the user named, on labels or through a function of their own;
 2. `labels`: labels in the data without a metric: accuracy for classes, R^2 or rank correlation for numbers;
 3. `agreement`: for classifier-like outputs, the expected accuracy loss and, for language models, the expected
-   cross-entropy increase (`irc.judge.agreement`);
+   cross-entropy increase (`irc.judge.agreement`); for embeddings, the similarities of samples (`irc.judge.similarity`);
 4. `error`: the relative output error (`irc.judge.output_error`).
 
 A metric is taken at its word: nothing else decides. With labels, the outputs they do not cover are judged by 3 and 4.
@@ -32,6 +32,7 @@ from irc.judge.agreement import Agreement
 from irc.judge.assessment import Assessment, Kind, Score, relative_loss
 from irc.judge.budget import Budget
 from irc.judge.classifier import class_scores, is_state
+from irc.judge.embedding import is_embedding
 from irc.judge.evidence import Evidence, find_evidence
 from irc.judge.half_samples import HalfSamples
 from irc.judge.halves import Half
@@ -39,12 +40,13 @@ from irc.judge.label_metrics import BUILT_IN, LabelMetric, label_rows
 from irc.judge.metric_function import MetricError, MetricFunction, Runnable, load_metric
 from irc.judge.original_outputs import MEMORY_LIMIT, OriginalOutputs
 from irc.judge.output_error import Disagreement, OutputError, RunningMean
+from irc.judge.similarity import Similarity
 from irc.judge.units import Array, is_float, non_finite, rows
 
 if TYPE_CHECKING:
     from irc.calibration.data import DataSource
 
-Scorer = Agreement | OutputError | Disagreement
+Scorer = Agreement | Similarity | OutputError | Disagreement
 
 
 class Judge:
@@ -86,6 +88,7 @@ class Judge:
         self._outputs = list(values)
         wanted = [output] if output is not None else self._outputs
         readings = {name: class_scores(values[name]) for name in wanted}
+        self._embeddings = tuple(name for name in wanted if readings[name] is None and is_embedding(values[name]))
         self._readings = {name: reading for name, reading in readings.items() if reading is not None}
         # Caches for the next call are inner state: errors in them show in the scores that they lead to.
         self._judged = [name for name in wanted if name == output or not (self._readings and is_state(name))]
@@ -104,7 +107,11 @@ class Judge:
                 self._evidence = Evidence("metric")
             else:
                 self._evidence = find_evidence(
-                    self._samples, self._readings, metric=self._metric, explicit_label=self._label is not None
+                    self._samples,
+                    self._readings,
+                    self._embeddings,
+                    metric=self._metric,
+                    explicit_label=self._label is not None,
                 )
         return self._evidence
 
@@ -180,6 +187,8 @@ class Judge:
         for name in self._judged:
             if name in evidence.readings:
                 scorers[name] = Agreement(name, evidence.readings[name])
+            elif name in evidence.embeddings and name != evidence.output:
+                scorers[name] = Similarity(name)
             elif name in means:
                 scorers[name] = OutputError(name, means[name])
             elif name != evidence.output:
@@ -189,7 +198,8 @@ class Judge:
     def _output_means(self, half: str) -> dict[str, RunningMean]:
         """Means over a half of the outputs judged by their error."""
         evidence = self.evidence
-        wanted = [name for name in self._judged if name not in evidence.readings and name != evidence.output]
+        others = {*evidence.readings, *evidence.embeddings, evidence.output}
+        wanted = [name for name in self._judged if name not in others]
         if half not in self._means:
             means: dict[str, RunningMean] = {}
             for _, sample, outputs in self._samples.sweep(half) if wanted else ():

@@ -99,7 +99,7 @@ class _Merged:
             graph.append(node)
             for twin, original in zip(node.outputs, producer.outputs, strict=True):
                 twin.name = unique_name(graph, f"{original.name}.twin")
-                twin.type = original.type or ir.TensorType(ir.DataType.FLOAT)
+                twin.type = original.type
             copy = node.outputs[producer.outputs.index(value)]
         if name not in inside:
             self._copies[id(value)] = copy

@@ -115,7 +115,7 @@ class Quantize(Pass):
         """The values whose ranges a weighted operator needs."""
         source = node.inputs[0]
         assert source is not None
-        values = [placement.scale_source(source, style)]
+        values = [] if is_dequantized(source) else [placement.scale_source(source, style)]
         if node.op_type in style.needs_output:
             values.append(placement.fused_output(node, style))
         return values

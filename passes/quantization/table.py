@@ -40,6 +40,6 @@ def quantize_table(node: ir.Node) -> None:
             graph.outputs[index] = twin
     twin.name = output.name
     output.name = unique_name(graph, f"{twin.name}_q")
-    output.dtype = ir.DataType.INT8
+    output.type = ir.TensorType(ir.DataType.INT8)
     if not table.uses() and table.is_initializer():
         del graph.initializers[table.name]  # type: ignore[arg-type]

@@ -1,0 +1,45 @@
+"""Remove what no graph output depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from irc.ir import remove_dead
+from irc.pass_base import Context, Contract, ModelPass
+
+
+@dataclasses.dataclass(frozen=True)
+class EliminateDeadCode(ModelPass):
+    """Removes nodes, optional outputs, initializers, functions and opset imports that nothing uses, in bodies too.
+
+    Graph inputs stay, used or not: they are the model's interface.
+    """
+
+    name = "eliminate-dead-code"
+    contract = Contract.EXACT
+    invalidates = ()
+
+    def apply(self, model: ir.Model, ctx: Context) -> bool:
+        """Removes dead code; returns whether there was any."""
+        before = _census(model)
+        remove_dead(model)
+        for graph in model.graph.subgraphs():
+            for name, value in list(graph.initializers.items()):
+                if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+                    del graph.initializers[name]
+        return _census(model) != before
+
+
+def _census(model: ir.Model) -> tuple[int, ...]:
+    """How much of everything there is that can be dead."""
+    graphs = (model.graph, *model.graph.subgraphs())
+    return (
+        sum(len(graph) for graph in graphs),
+        sum(len(graph.initializers) for graph in graphs),
+        sum(1 for graph in graphs for node in graph for output in node.outputs if output.name),
+        sum(len(node.inputs) for graph in graphs for node in graph),
+        len(model.functions),
+        len(model.graph.opset_imports),
+    )
