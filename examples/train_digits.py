@@ -156,7 +156,7 @@ def main() -> None:
     """Trains, tests, exports."""
     parser = argparse.ArgumentParser(description="Train the digits example and write model and data.")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "digits", help="folder for the three files")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
 

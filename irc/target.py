@@ -65,6 +65,7 @@ class QuantizationStyle:
         weight_limit: Largest absolute int8 weight: 127, or 63 where products of two pairs saturate 16 bits.
         bias: How the bias of an integer Gemm is stored: "int32" behind DequantizeLinear, or "float".
         weighted: Operators with a constant weight that have integer kernels.
+        weight_zero_points: Of these, operators fused only when the zero points of the weight are spelled out.
         needs_output: Of these, operators that are integer only when their output is quantized too.
         joining: Operators without weights that are integer when all inputs and the output are quantized.
         commuting: Operators that move int8 data unchanged when their output shares the scale of their input.
@@ -76,6 +77,7 @@ class QuantizationStyle:
     weight_limit: int = 127
     bias: Literal["int32", "float"] = "float"
     weighted: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
+    weight_zero_points: tuple[str, ...] = ()
     needs_output: tuple[str, ...] = ()
     joining: tuple[str, ...] = ()
     commuting: tuple[str, ...] = ()

@@ -7,7 +7,8 @@ Learnt from the runtime itself (ONNX Runtime 1.31.1, x86-64 with VNNI), by readi
 | Conv 1-D to 3-D, grouped, depthwise; float bias; Relu or Clip; then QuantizeLinear | QLinearConv |
 | Conv without a QuantizeLinear behind it | float Conv |
 | ConvTranspose | float ConvTranspose |
-| Gemm with an int32 bias behind DequantizeLinear, or none | QGemm, float output |
+| Gemm with an int32 bias behind DequantizeLinear, or none; weight with zero points | QGemm, float output |
+| the same without zero points of the weight | float Gemm |
 | Gemm with a float bias | float Gemm |
 | MatMul, constant 2-D weight | MatMulIntegerToFloat, float output |
 | Add of two dequantized values, Relu, then QuantizeLinear | QLinearAdd |
@@ -51,6 +52,7 @@ class OrtTarget(Target):
             activation="uint8",
             weight_limit=63 if self.cpu == "avx2" else 127,
             bias="int32",
+            weight_zero_points=("Gemm",),
             needs_output=("Conv",),
             joining=("Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid"),
             commuting=("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),

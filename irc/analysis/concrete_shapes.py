@@ -34,7 +34,7 @@ class ConcreteShapes:
     """
 
     def __init__(self, model: ir.Model, sizes: Sizes) -> None:
-        self._sizes = sizes
+        self._model, self._sizes = model, sizes  # values are known by identity, so the model must live
         self._opsets = dict(model.graph.opset_imports)
         self._opset_ids = [onnx.helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
         self._ir_version = max(model.ir_version or 0, 4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 Feed = dict[str, "np.ndarray[Any, Any]"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Sample:
     """One sample.
 
@@ -31,14 +32,14 @@ class Sample:
     labels: Feed = dataclasses.field(default_factory=dict)
     origin: str = ""
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Hash of the feed's names, dtypes, shapes and bytes: the same sample has the same key wherever it lies."""
         digest = hashlib.sha256()
         for name in sorted(self.feed):
             array = np.ascontiguousarray(self.feed[name])
             digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-            digest.update(array.tobytes())
+            digest.update("\0".join(map(str, array.flat)).encode() if array.dtype.hasobject else array.tobytes())
         return digest.hexdigest()
 
 

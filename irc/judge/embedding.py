@@ -1,7 +1,7 @@
 """Which outputs are embeddings: vectors that are compared with each other, not read one number at a time.
 
-An output [N, D] or [N, T, D] with static D >= 8 is an embedding if it is named so (`embedding`, `sentence`, `pooler`), or
-if it ends, up to Identity, Cast, Reshape, Flatten, Squeeze, Gather and Slice, in
+An output [N, D] or [N, T, D] with static D >= 8 is an embedding if it is named so (`embedding`, `sentence`, `pooler`),
+or if it ends, up to Identity, Cast, Reshape, Flatten, Squeeze, Gather and Slice, in
 
 - a normalisation of the vector: `LpNormalization`, or `Div` by something that comes from `ReduceL2` or `Sqrt`;
 - `LayerNormalization` (the last hidden state of a transformer), or `Tanh` of a `Gemm` or `MatMul` (its pooler).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from irc.ir import add_initializer, constant, module_metadata, unique_name
@@ -68,6 +69,16 @@ def shared_zero_point(graph: ir.Graph, parameters: ActivationScale) -> ir.Value:
         if array.ndim == 0 and array.dtype == parameters.zero_point.dtype and array == parameters.zero_point:
             return existing
     return add_initializer(graph, name, parameters.zero_point)
+
+
+def shared_weight_zeros(graph: ir.Graph, channels: int) -> ir.Value:
+    """The int8 zero points of a weight with so many channels, shared by all such weights."""
+    name = f"zp_w{channels}"
+    existing = graph.initializers.get(name)
+    if existing is not None and (array := constant(existing)) is not None:
+        if array.dtype == np.int8 and array.shape == (channels,) and not array.any():
+            return existing
+    return add_initializer(graph, name, np.zeros(channels, np.int8))
 
 
 def quantize_output(value: ir.Value, parameters: ActivationScale | tuple[ir.Value, ir.Value], graph: ir.Graph) -> ir.Value:

@@ -24,7 +24,14 @@ from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.quantization import placement
 from irc.passes.quantization.activations import ActivationScale, activation_scale
 from irc.passes.quantization.local_error import local_errors
-from irc.passes.quantization.pairs import add_pair, find_pair, is_dequantized, pair_scale, quantize_output
+from irc.passes.quantization.pairs import (
+    add_pair,
+    find_pair,
+    is_dequantized,
+    pair_scale,
+    quantize_output,
+    shared_weight_zeros,
+)
 from irc.passes.quantization.table import quantize_table
 from irc.passes.quantization.weights import quantize_bias, quantize_per_channel
 from irc.target import QuantizationStyle, Target
@@ -197,7 +204,8 @@ def _quantize_weight(node: ir.Node, graph: ir.Graph, style: QuantizationStyle) -
     weight = node.inputs[1]
     assert weight is not None
     axis = placement.weight_channel_axis(node)
-    key = f"irc.int8.{axis}"
+    spelled = node.op_type in style.weight_zero_points
+    key = f"irc.int8.{axis}.{spelled}"
     shared = weight.meta.get(key)
     if shared is None or shared[0].graph is not graph:
         array = constant(weight)
@@ -206,7 +214,8 @@ def _quantize_weight(node: ir.Node, graph: ir.Graph, style: QuantizationStyle) -
         name = weight.name or "weight"
         stored = add_initializer(graph, f"{name}_q", quantized)
         scales = add_initializer(graph, f"{name}_s", scale)
-        dequantize = ir.node("DequantizeLinear", [stored, scales], {"axis": axis}, name="")
+        inputs = [stored, scales, *([shared_weight_zeros(graph, len(scale))] if spelled else [])]
+        dequantize = ir.node("DequantizeLinear", inputs, {"axis": axis}, name="")
         dequantize.outputs[0].name = unique_name(graph, f"{name}_dq")
         dequantize.outputs[0].dtype = ir.DataType.FLOAT
         graph.insert_before(graph[0], dequantize)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from irc.ir import remove_dead
 from irc.pass_base import Context, Contract, ModelPass
+from irc.passes.simplification.unused import bodies, release_bodies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,13 @@ class EliminateDeadCode(ModelPass):
     def apply(self, model: ir.Model, ctx: Context) -> bool:
         """Removes dead code; returns whether there was any."""
         before = _census(model)
+        nested = [node for node in model.graph.all_nodes() if any(True for _ in bodies(node))]
         remove_dead(model)
+        while removed := [node for node in nested if node.graph is None]:
+            nested = [node for node in nested if node.graph is not None]
+            for node in removed:
+                release_bodies(node)
+            remove_dead(model)
         for graph in model.graph.subgraphs():
             for name, value in list(graph.initializers.items()):
                 if not (value.uses() or value.is_graph_output() or value.is_graph_input()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
@@ -22,21 +22,28 @@ def remove_unused(values: Iterable[ir.Value | None]) -> None:
             if value.is_initializer() and isinstance(graph, ir.Graph) and value.name is not None:
                 graph.initializers.pop(value.name, None)
         elif node.graph is not None and not any(o.uses() or o.is_graph_output() for o in node.outputs):
-            pending += (*(v for v in node.inputs if v is not None), *captured(node))
+            pending += [v for v in node.inputs if v is not None]
             node.graph.remove(node, safe=True)
+            pending += release_bodies(node)
 
 
-def captured(node: ir.Node) -> list[ir.Value]:
-    """Values of enclosing graphs that the bodies of a node use, in order of use, each once."""
-    bodies = list(node.subgraphs())
-    inside = {id(graph) for graph in bodies}
-    found: dict[int, ir.Value] = {}
-    for body in bodies:
-        for user in body:
-            for value in user.inputs:
-                if value is not None and id(value.graph) not in inside:
-                    found.setdefault(id(value), value)
-        for value in body.outputs:
-            if id(value.graph) not in inside:
-                found.setdefault(id(value), value)
-    return list(found.values())
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The bodies of an If, Loop or Scan node, in attribute order."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def release_bodies(node: ir.Node) -> list[ir.Value]:
+    """Makes the bodies of a removed node let go of the values they captured; returns those values.
+
+    A node that was taken out of its graph is still a user of everything its bodies mention.
+    """
+    released: list[ir.Value] = []
+    for body in bodies(node):
+        for inner in body.all_nodes():
+            released += [v for v in inner.inputs if v is not None]
+            inner.resize_inputs(0)
+    return released
