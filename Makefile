@@ -1,9 +1,12 @@
-# make demo    set up and optimize a trained network that ships with the project
-# make test    set up and run the tests
-# make help    the rest
+# make demo      set up and optimize a trained network that ships with the project
+# make test      set up and run the tests
+# make test-all  the slow tests too
+# make lint      ruff and mypy
+# make format    ruff, applied
+# make clean     remove build/, .venv/ and caches
 #
-# VENV=dir     the virtual environment to use or create (.venv); an existing one is used as it is, irc is installed there
-# PYTHON=exe   the Python 3.11 or newer that creates it (python3)
+# VENV=DIR       the virtual environment to use; created if there is none (.venv)
+# PYTHON=EXE     the Python 3.11 or newer that creates it (python3)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format clean
@@ -17,11 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 METADATA := pyproject.toml constraints.txt Makefile
 
 help:
-	@sed -n 's/^# \(make .*\)/\1/p; s/^# \([A-Z]*=.*\)/\1/p' Makefile
-	@echo 'make test-all  the slow tests too'
-	@echo 'make lint      ruff and mypy'
-	@echo 'make format    ruff, applied'
-	@echo 'make clean     remove $(BUILD)/ and .venv/'
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("irc needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with PYTHON=...")'

@@ -3,10 +3,10 @@
     pip install "torch==2.13.0" scikit-learn onnx onnxscript
     python examples/train_digits.py --output examples/digits
 
-Pictures are scikit-learn's 8x8 digits, enlarged to 32x32. They are split three ways: the network is trained on one part,
-`calib.npz` holds the second (pictures the network has never seen, so that its accuracy there is honest) and `test.npz`
-the third, which nothing but the final test should touch. The network keeps its BatchNormalization operators in the
-exported file, as an exporter without an optimizer would leave them.
+Pictures are scikit-learn's 8x8 digits, enlarged to 32x32. They are split three ways: the network is trained on one
+part, `calib.npz` holds the second (pictures the network has never seen, so that its accuracy there is honest) and
+`test.npz` the third, which nothing but the final test should touch. The network keeps its BatchNormalization operators
+in the exported file, as an exporter without an optimizer would leave them.
 
 Takes about five minutes on two cores. The seeds are fixed; another processor may still round differently.
 """
@@ -85,7 +85,8 @@ def splits() -> dict[str, tuple[Tensor, Tensor]]:
     rest, test = train_test_split(indices, test_size=TEST_SAMPLES, random_state=SEED, stratify=labels)
     train, calib = train_test_split(rest, test_size=CALIBRATION_SAMPLES, random_state=SEED, stratify=labels[rest])
     return {
-        name: (pictures[chosen], labels[chosen]) for name, chosen in (("train", train), ("calib", calib), ("test", test))
+        name: (pictures[chosen], labels[chosen])
+        for name, chosen in (("train", train), ("calib", calib), ("test", test))
     }
 
 
@@ -155,7 +156,9 @@ def export(network: DigitNetwork, path: Path) -> None:
 def main() -> None:
     """Trains, tests, exports."""
     parser = argparse.ArgumentParser(description="Train the digits example and write model and data.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "digits", help="folder for the three files")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "digits", help="folder for the three files"
+    )
     parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

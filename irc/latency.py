@@ -1,20 +1,26 @@
-"""Measured latency of one model against another: alternating single runs, medians, an interval of the ratio.
+"""Measured latency of models against each other: single runs in turns, medians, an interval of the ratio.
 
-Machines are noisy and drift; a ratio of neighbours in time does not. Every round runs both models on the same feed, in
-alternating order; the speed-up is the ratio of the medians and its interval is bootstrapped over rounds.
+Machines are noisy and drift; a ratio of neighbours in time does not. Every round runs all models on the same feed, in
+alternating order. The latency of a model on one feed is the median of its runs; on several feeds, which may differ in size, the
+mean of these medians. The interval of a ratio is a bootstrap over blocks of neighbouring rounds, which keeps together what one disturbance
+has slowed down (Kuensch 1989, Annals of Statistics 17(3)).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from irc.runner import Feed, Opened, Runner
 
-RESAMPLES = 400
+RESAMPLES = 1000
+BLOCKS = 40
+SECONDS_PER_MODEL = 3.0
+Times = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +28,9 @@ class Timing:
     """Latency of one model.
 
     Attributes:
-        median_ms: Median of the single runs, in milliseconds.
-        low_ms: Lower quartile.
-        high_ms: Upper quartile.
+        median_ms: Median of the single runs, in milliseconds (mean over feeds of the medians).
+        low_ms: Lower quartile, likewise.
+        high_ms: Upper quartile, likewise.
         runs: Number of timed runs.
     """
 
@@ -34,10 +40,98 @@ class Timing:
     runs: int
 
     @classmethod
-    def of(cls, milliseconds: Sequence[float]) -> Timing:
-        """Summarizes single runs."""
-        low, median, high = np.quantile(milliseconds, [0.25, 0.5, 0.75])
-        return cls(float(median), float(low), float(high), len(milliseconds))
+    def of(cls, milliseconds: Sequence[float] | Times, *, feeds: int = 1) -> Timing:
+        """Summarizes single runs, run r being on feed r modulo `feeds`."""
+        sweeps = np.asarray(milliseconds, dtype=np.float64).reshape(-1, feeds)
+        low, median, high = np.quantile(sweeps, [0.25, 0.5, 0.75], axis=0).mean(axis=1)
+        return cls(float(median), float(low), float(high), sweeps.size)
+
+    def describe(self) -> str:
+        """Median and quartiles in words: "1.83 ms (1.79 to 1.90)"."""
+        return f"{self.median_ms:.3g} ms ({self.low_ms:.3g} to {self.high_ms:.3g})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """A ratio of latencies with its 95 % interval.
+
+    Attributes:
+        value: Ratio of the medians.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class Measured:
+    """Models timed in turns.
+
+    Args:
+        times: Milliseconds of single runs, [models, sweeps, feeds].
+        seed: Seed of the bootstrap.
+
+    Attributes:
+        timings: One per model.
+    """
+
+    def __init__(self, times: Times, *, seed: int = 0) -> None:
+        self._times, self._seed = times, seed
+        self.timings = tuple(Timing.of(one, feeds=times.shape[2]) for one in times)
+
+    def ratio(self, numerator: int, denominator: int) -> Ratio:
+        """Latency of one model over another's, above 1 when the second is faster.
+
+        Args:
+            numerator: Index of a model.
+            denominator: Index of the other.
+        """
+        a, b = self.timings[numerator].median_ms, self.timings[denominator].median_ms
+        tops, bottoms = self._resampled(numerator), self._resampled(denominator)
+        low, high = np.quantile(tops / bottoms, [0.025, 0.975])
+        value = a / b
+        return Ratio(value, min(float(low), value), max(float(high), value))
+
+    def _resampled(self, model: int) -> Times:
+        """Bootstrapped latencies, [RESAMPLES]; the same blocks are drawn for every model."""
+        sweeps = self._times[model]
+        blocks = np.array_split(np.arange(len(sweeps)), min(BLOCKS, len(sweeps)))
+        medians = np.stack([np.median(sweeps[block], axis=0) for block in blocks])
+        picks = np.random.default_rng(self._seed).integers(0, len(blocks), (RESAMPLES, len(blocks)))
+        result: Times = np.median(medians[picks], axis=1).mean(axis=1)
+        return result
+
+
+def measure(
+    runner: Runner,
+    models: Sequence[Opened],
+    feeds: Sequence[Feed],
+    *,
+    seconds_per_model: float = SECONDS_PER_MODEL,
+    max_rounds: int = 5000,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Measured:
+    """Times open models against each other.
+
+    Args:
+        runner: Where they are open.
+        models: Any number.
+        feeds: Used in turn.
+        seconds_per_model: Time to spend, warm-up not counted; five rounds are made however long they take.
+        max_rounds: Rounds after which tiny models are known well enough.
+        seed: Seed of the bootstrap.
+        progress: Told the share done, about twice a second.
+
+    Raises:
+        RunnerError: If a model cannot run a feed.
+    """
+    times = runner.latency(
+        models, feeds, seconds=seconds_per_model * len(models), max_rounds=max_rounds, progress=progress
+    )
+    return Measured(np.asarray(times).reshape(len(models), -1, len(feeds)), seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +175,11 @@ def compare_latency(
     artifact: Opened,
     feeds: Sequence[Feed],
     *,
-    seconds: float = 2.0,
+    seconds: float = 2 * SECONDS_PER_MODEL,
     batch: int | None = None,
     threads: int | None = None,
     seed: int = 0,
+    progress: Callable[[float], None] | None = None,
 ) -> LatencyComparison:
     """Times two open models against each other.
 
@@ -93,20 +188,20 @@ def compare_latency(
         original: The baseline.
         artifact: The candidate.
         feeds: Used in turn.
-        seconds: Time to spend.
+        seconds: Time to spend on both together.
         batch: For the record.
         threads: For the record.
         seed: Seed of the bootstrap.
+        progress: Told the share done, about twice a second.
+
+    Raises:
+        RunnerError: If a model cannot run a feed.
     """
-    times = np.asarray(runner.latency([original, artifact], feeds, seconds=seconds, rounds=3000))
-    generator = np.random.default_rng(seed)
-    picks = generator.integers(0, times.shape[1], (RESAMPLES, times.shape[1]))
-    ratios = np.median(times[0][picks], axis=1) / np.median(times[1][picks], axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    speedup = float(np.median(times[0]) / np.median(times[1]))
-    return LatencyComparison(
-        Timing.of(times[0]), Timing.of(times[1]), speedup, float(low), float(high), batch, threads
+    measured = measure(
+        runner, [original, artifact], feeds, seconds_per_model=seconds / 2, seed=seed, progress=progress
     )
+    ratio = measured.ratio(0, 1)
+    return LatencyComparison(*measured.timings, ratio.value, ratio.low, ratio.high, batch, threads)
 
 
 def batched(feed: Feed, batch: int) -> Feed:

@@ -45,6 +45,7 @@ class Verifier(Protocol):
 
     runs: int
     reference_failed: str | None
+    random_outputs: Sequence[str]
 
     def check(self, model: ir.Model, contract: Contract) -> Verdict:
         """Runs the model and compares."""
@@ -122,11 +123,13 @@ class PassManager:
 
         Raises:
             PassFailed: If a pass raised and `on_failure` is "raise"; the message names the pass and the site.
-            ModelError: If an approximate pass left an invalid model.
+            ModelError: If the model is invalid to begin with, or an approximate pass left it so.
         """
         ctx = context or Context()
         ledger = Ledger()
         work = snapshot(model)
+        work.graph.name = work.graph.name or "graph"
+        check(work)
         with _verifiers(self._verify, ctx) as factory:
             for stretch in _stretches(self.steps):
                 work = self._run_stretch(work, stretch, ctx, ledger, factory)
@@ -233,6 +236,10 @@ class _Soundness:
             self._verifier = self._factory(self._start)
             if self._verifier.reference_failed:
                 self.notes.append(f"not verified: {self._verifier.reference_failed}")
+            self.notes += [
+                f"output {name!r} is random: two runs of the original differ, so it is not verified"
+                for name in self._verifier.random_outputs
+            ]
         if self._verifier.reference_failed:
             return None
         exact = all(self._steps[key.step].pass_.contract is Contract.EXACT for key in keys)

@@ -109,7 +109,8 @@ def pass_class(name: str) -> type[Any]:
         return _from_file(name)
     if (PASS_GROUP, name) in _REGISTERED:
         return _REGISTERED[PASS_GROUP, name]
-    return _lookup(name, installed_passes(), "pass", "`irc passes` lists them").load()
+    here = {key: Entry(key, "", "this process") for group, key in _REGISTERED if group == PASS_GROUP}
+    return _lookup(name, {**here, **installed_passes()}, "pass", "`irc passes` lists them").load()
 
 
 def target_class(name: str) -> type[Any]:

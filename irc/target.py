@@ -1,7 +1,8 @@
 """What a target is: the quantization style of a runtime, and named rules with two readings each.
 
-A rule is asked by the pass that places things ("may this node be integer here?") and by lint on a finished file ("which nodes break it?").
-Placement and lint read the same rules, so they cannot disagree. A pass asks the target; it never tests its name.
+A rule is asked by the pass that places things ("may this node be integer here?") and by lint on a finished file ("which nodes
+break it?"). Both readings come from the same predicate, so placement and lint cannot disagree. A pass asks the target; it
+never tests its name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import onnx_ir as ir
+
+from irc.pass_base import node_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +59,51 @@ class Rule(abc.ABC):
         return iter(())
 
 
+class OperatorRule(Rule):
+    """A rule about what an operator is, which holds in float and in int8 alike: one predicate, read both ways."""
+
+    @abc.abstractmethod
+    def why_float(self, node: ir.Node) -> str | None:
+        """Why the runtime computes this node in float whatever surrounds it, or None."""
+
+    def refuses(self, node: ir.Node) -> str | None:
+        """The predicate, asked of a float node."""
+        return self.why_float(node)
+
+    def findings(self, model: ir.Model) -> Iterator[Finding]:
+        """The predicate, asked of every node whose data and weight come out of DequantizeLinear."""
+        for node in model.graph.all_nodes():
+            if has_quantized_operands(node) and (reason := self.why_float(node)) is not None:
+                yield Finding(self.name, node_id(node), f"{node.op_type} is quantized but runs in float: {reason}")
+
+
+def is_dequantized(value: ir.Value | None) -> bool:
+    """Whether a value comes out of a DequantizeLinear."""
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear" and producer.domain == ""
+
+
+def has_quantized_operands(node: ir.Node) -> bool:
+    """Whether a node is spelled as an integer one: a constant int8 weight and a quantized activation go in."""
+    return (
+        node.domain == ""
+        and len(node.inputs) > 1
+        and is_dequantized(node.inputs[0])
+        and stored_weight(node) is not None
+    )
+
+
+def stored_weight(node: ir.Node) -> ir.Node | None:
+    """The DequantizeLinear of a node's constant weight, seen through a Transpose, or None."""
+    value = node.inputs[1] if len(node.inputs) > 1 else None
+    producer = value.producer() if value is not None else None
+    if producer is not None and producer.op_type == "Transpose" and producer.inputs[0] is not None:
+        producer = producer.inputs[0].producer()
+    if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[0] is None:
+        return None
+    return producer if producer.inputs[0].producer() is None else None
+
+
 @dataclasses.dataclass(frozen=True)
 class QuantizationStyle:
     """How a runtime wants int8 models spelled.
@@ -63,26 +111,32 @@ class QuantizationStyle:
     Attributes:
         activation: "uint8" (asymmetric) or "int8" (symmetric, zero point 0).
         weight_limit: Largest absolute int8 weight: 127, or 63 where products of two pairs saturate 16 bits.
-        bias: How the bias of an integer Gemm is stored: "int32" behind DequantizeLinear, or "float".
+        gemm_bias: How the bias of an integer Gemm is stored: "int32" behind DequantizeLinear, or "float".
         weighted: Operators with a constant weight that have integer kernels.
-        weight_zero_points: Of these, operators fused only when the zero points of the weight are spelled out.
         needs_output: Of these, operators that are integer only when their output is quantized too.
-        joining: Operators without weights that are integer when all inputs and the output are quantized.
+        weight_zero_points: Of these, operators that want an explicit zero point of zeros for their weight.
+        joining: Operators without weights that are integer when all their inputs and their output are quantized.
+        residual: Whether the skip branch of an Add behind an integer operator should be quantized, the other branch left alone.
         commuting: Operators that move int8 data unchanged when their output shares the scale of their input.
         fused: Activations that disappear into the quantization behind them.
         embeddings: Whether Gather reads int8 tables.
+        dynamic: Whether activations may be quantized by ranges taken at run time.
+        weights_fold: Whether `Cast(int8) * scale` of constants is computed once, when the model is loaded.
     """
 
     activation: Literal["uint8", "int8"]
     weight_limit: int = 127
-    bias: Literal["int32", "float"] = "float"
+    gemm_bias: Literal["int32", "float"] = "float"
     weighted: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
-    weight_zero_points: tuple[str, ...] = ()
     needs_output: tuple[str, ...] = ()
+    weight_zero_points: tuple[str, ...] = ()
     joining: tuple[str, ...] = ()
+    residual: bool = False
     commuting: tuple[str, ...] = ()
     fused: tuple[str, ...] = ()
     embeddings: bool = True
+    dynamic: bool = True
+    weights_fold: bool = True
 
     @property
     def quantized_range(self) -> tuple[int, int]:
@@ -96,10 +150,12 @@ class Target(abc.ABC):
     Attributes:
         name: The spelling on the command line.
         max_opset: The highest default opset the runtime is known to read.
+        max_ir_version: The highest IR version it is known to read.
     """
 
     name: ClassVar[str]
     max_opset: ClassVar[int]
+    max_ir_version: ClassVar[int]
 
     @property
     @abc.abstractmethod
@@ -120,8 +176,16 @@ class Target(abc.ABC):
         return None
 
     def lint(self, model: ir.Model) -> list[Finding]:
-        """Where a finished model breaks a rule, rule by rule."""
-        return [finding for rule in self.rules for finding in rule.findings(model)]
+        """Where a finished model breaks a rule, rule by rule, versions first."""
+        found = [finding for rule in self.rules for finding in rule.findings(model)]
+        opset = model.graph.opset_imports.get("", 0)
+        if opset > self.max_opset:
+            message = f"opset {opset} is newer than {self.max_opset}, the newest that {self.name} is known to read"
+            found.insert(0, Finding("opset-is-known", "<model>", message))
+        if model.ir_version > self.max_ir_version:
+            message = f"IR version {model.ir_version} is newer than {self.max_ir_version}, the newest {self.name} is known to read"
+            found.insert(0, Finding("ir-version-is-known", "<model>", message))
+        return found
 
     @abc.abstractmethod
     def coverage(self, runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:

@@ -1,20 +1,35 @@
-"""Verify a rewritten model against reference outputs of the model it came from, in the runtime process.
+"""Verify rewritten models against reference outputs of the model they came from, in the runtime process.
 
-The reference is computed once: unoptimized outputs, whether they are reproducible, and the rounding noise. A model that the
-runtime refuses or that crashes it is a violation like any other; only a reference that cannot run makes verification
-impossible, which is said.
+The reference is computed once: unoptimized outputs, whether they are reproducible, and the rounding noise
+(`irc.runner.reference`). A model that the runtime refuses, or that crashes or hangs it, is a violation like any other; only a
+reference that cannot run makes verification impossible, which is said.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import shutil
+import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from irc.errors import RunnerError
+from irc.errors import IrcError, RunnerError
 from irc.pass_base import Context, Contract
 from irc.runner import Feed, Runner
+from irc.runner.reference import Rules
+
+MULTIPLE = 8.0
+HUGE_BYTES = 1 << 30
+# A candidate may take this many times the reference, and at least this many seconds, before it counts as hanging.
+PATIENCE = 30.0
+LEAST_PATIENCE_SECONDS = 60.0
+# Unit roundoffs of types that a model may compute in, times what accumulates over its depth.
+_COARSE = {ir.DataType.FLOAT: 64 * 2.0**-23, ir.DataType.FLOAT16: 8 * 2.0**-10, ir.DataType.BFLOAT16: 8 * 2.0**-7}
+_numbers = itertools.count(1)
+_SHAPE_OPS = frozenset({"Shape", "Size"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,54 +56,116 @@ class Verifier:
 
     Args:
         runner: Where models run.
-        model: The reference, or the path it was loaded from.
+        model: The reference; not to be changed while this object is in use.
         feeds: Inputs to compare on.
+        multiple: A rounding pass may err by this multiple of the model's own rounding noise.
 
     Attributes:
         runs: How many models were compared.
         reference_failed: Why the reference cannot run; None if it can.
-        random_outputs: Outputs that differ between two runs of the reference, and are not compared.
+        unstable: Outputs that are not compared, with the reason: they differ between two runs of the reference.
+        notes: What a report should say about the verification.
     """
 
-    def __init__(self, runner: Runner, model: ir.Model, feeds: Sequence[Feed]) -> None:
-        self._runner, self._model, self._feeds = runner, model, list(feeds)
+    def __init__(
+        self, runner: Runner, model: ir.Model, feeds: Sequence[Feed], *, multiple: float = MULTIPLE
+    ) -> None:
+        self._runner = runner
+        # Prepacking copies weights into memory, which would otherwise only be mapped.
+        self._prepack = _weight_bytes(model) <= HUGE_BYTES
+        self._folder = runner.process.folder / f"reference-{next(_numbers)}"
         self.runs = 0
         self.reference_failed: str | None = None
-        self.random_outputs: list[str] = []
-        self._handle = -1
-        self._generation = -1
-        if not self._feeds:
+        self.unstable: dict[str, str] = {}
+        self.notes: list[str] = []
+        if not feeds:
             self.reference_failed = "there are no inputs to run it on"
             return
+        rules = Rules(multiple=multiple, relative=_coarsest(model), exact_outputs=_exact_integer_outputs(model))
+        start = time.perf_counter()
         try:
-            self._compute()
+            self._compute(model, list(feeds), rules)
         except RunnerError as error:
             self.reference_failed = f"the runtime cannot run the original: {error}"
+        self._patience = max(LEAST_PATIENCE_SECONDS, PATIENCE * (time.perf_counter() - start))
+        # The process drops what it holds of a folder that is gone.
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    def _compute(self) -> None:
-        portable = self._runner._portable(self._model, ())
-        self._handle, self.random_outputs = self._runner.process.call(
-            "reference", portable, self._feeds, self._runner.threads
-        )
-        self._generation = self._runner.process.generation
+    @property
+    def random_outputs(self) -> list[str]:
+        """Names of outputs that are not compared."""
+        return list(self.unstable)
 
     def check(self, model: ir.Model, contract: Contract) -> Verdict:
         """Runs a model on the feeds of the reference and compares under a contract.
 
-        Raises:
-            RunnerError: If the reference itself can no longer be computed.
+        A model that cannot run, in whatever way, does not hold the contract; nor does any while `reference_failed`.
         """
         self.runs += 1
-        if self._generation != self._runner.process.generation:
-            self._compute()
+        if self.reference_failed is not None:
+            return Verdict(False, f"not verified: {self.reference_failed}")
         try:
-            portable = self._runner._portable(model, ())
+            portable, _kept = self._runner.portable(model)
             found = self._runner.process.call(
-                "compare", self._handle, portable, contract is Contract.EXACT, self._runner.threads
+                "verify",
+                str(self._folder),
+                portable,
+                contract is Contract.EXACT,
+                self._runner.threads,
+                self._prepack,
+                timeout=self._patience,
             )
         except RunnerError as error:
             return Verdict(False, f"the runtime refuses the rewritten model: {error}")
+        except (IrcError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            return Verdict(False, f"the rewritten model cannot be serialized: {error}")
         return Verdict(found.ok, found.message, found.output, found.error, found.tolerance)
+
+    def _compute(self, model: ir.Model, feeds: list[Feed], rules: Rules) -> None:
+        portable, _kept = self._runner.portable(model)
+        call, options = self._runner.process.call, (self._runner.threads, self._prepack)
+        self.unstable = call("reference", str(self._folder), portable, feeds, rules, *options)
+        try:
+            self.unstable = call("noise", str(self._folder), portable, *options)
+        except RunnerError as error:
+            self.notes.append(f"rounding noise unknown, as the runtime runs the original only unoptimized: {error}")
+        for name, reason in self.unstable.items():
+            self.notes.append(f"output {name!r} is not verified: it {reason}")
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _coarsest(model: ir.Model) -> float:
+    """The relative error that the coarsest float type of the model accounts for."""
+    types = {value.dtype for node in model.graph.all_nodes() for value in node.outputs}
+    types |= {value.dtype for value in model.graph.inputs}
+    return max((_COARSE[dtype] for dtype in types if dtype in _COARSE), default=0.0)
+
+
+def _exact_integer_outputs(model: ir.Model) -> tuple[str, ...]:
+    """Names of integer outputs computed from integers (and shapes) alone, for which no rounding is an excuse."""
+    return tuple(value.name for value in model.graph.outputs if value.name and not _reached_by_float(value))
+
+
+def _reached_by_float(output: ir.Value) -> bool:
+    pending, seen = [output], {output}
+    while pending:
+        value = pending.pop()
+        if value.dtype is None or value.dtype.is_floating_point():
+            return True
+        node = value.producer()
+        if node is None or (node.op_type in _SHAPE_OPS and node.domain in ("", "ai.onnx")):
+            continue
+        if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+            return True
+        for source in node.inputs:
+            if source is not None and source not in seen:
+                seen.add(source)
+                pending.append(source)
+    return False
 
 
 def verifier_factory(ctx: Context) -> tuple[Callable[[ir.Model], Verifier], Callable[[], None]]:

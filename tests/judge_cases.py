@@ -59,7 +59,9 @@ def feeds(n: int, *shape: int, seed: int = 0, label: Callable[[Array], Array] | 
     """Samples of normal noise x [1, *shape], with labels y where a function makes them."""
     generator = np.random.default_rng(seed)
     arrays = [generator.normal(size=(1, *shape)).astype(np.float32) for _ in range(n)]
-    return [Sample({"x": x}, {} if label is None else {"y": np.asarray(label(x))}, f"{i}") for i, x in enumerate(arrays)]
+    return [
+        Sample({"x": x}, {} if label is None else {"y": np.asarray(label(x))}, f"{i}") for i, x in enumerate(arrays)
+    ]
 
 
 def source(samples: list[Sample], *, synthetic: bool = False) -> FeedList:

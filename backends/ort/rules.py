@@ -6,20 +6,65 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from irc.ir import constant_tensor
 from irc.pass_base import node_id
-from irc.target import Finding, Rule
+from irc.target import Finding, OperatorRule, Rule, has_quantized_operands, is_dequantized, stored_weight
 
 
-def dequantized(value: ir.Value | None) -> bool:
-    """Whether a value comes out of a DequantizeLinear."""
-    producer = value.producer() if value is not None else None
-    return producer is not None and producer.op_type == "DequantizeLinear"
+class TransposedConvolutionIsFloat(OperatorRule):
+    """ConvTranspose has no integer kernel."""
+
+    name = "transposed-convolution-is-float"
+    summary = "ConvTranspose has no integer kernel; Q/DQ around it costs time."
+
+    def why_float(self, node: ir.Node) -> str | None:
+        """Every ConvTranspose."""
+        return "the CPU provider has no integer ConvTranspose" if node.op_type == "ConvTranspose" else None
 
 
-def quantized_after(node: ir.Node) -> bool:
-    """Whether the only use of a node's output, behind Relu or Clip, is a QuantizeLinear."""
+class MatMulWeightIsMatrix(OperatorRule):
+    """Batched constant weights with channel scales are refused when the model runs."""
+
+    name = "matmul-weight-is-a-matrix"
+    summary = "MatMul becomes integer when its constant weight is 2-D; per channel, others fail when they run."
+
+    def why_float(self, node: ir.Node) -> str | None:
+        """MatMul whose constant operand is not a matrix on the right."""
+        if node.op_type != "MatMul" or node.inputs[1] is None:
+            return None
+        shape = node.inputs[1].shape
+        if shape is not None and len(shape) != 2 and constant_tensor(node.inputs[0]) is None:
+            return f"its weight has {len(shape)} dimensions; integer MatMul takes a matrix"
+        return None
+
+    def findings(self, model: ir.Model) -> Iterator[Finding]:
+        """The same, read from the int8 constant, since dequantized weights carry no shape of their own."""
+        for node in model.graph.all_nodes():
+            weight = stored_weight(node) if node.op_type == "MatMul" and has_quantized_operands(node) else None
+            shape = weight.inputs[0].shape if weight is not None and weight.inputs[0] is not None else None
+            if shape is not None and len(shape) != 2:
+                message = f"its int8 weight has {len(shape)} dimensions; the integer MatMul fails when it runs"
+                yield Finding(self.name, node_id(node), message)
+
+
+class ConvolutionNeedsQuantizedOutput(Rule):
+    """A Conv is integer only when its output is quantized; placement obeys through `QuantizationStyle.needs_output`."""
+
+    name = "convolution-needs-quantized-output"
+    summary = "A Conv becomes QLinearConv only when its single consumer, behind Relu or Clip, is QuantizeLinear."
+
+    def findings(self, model: ir.Model) -> Iterator[Finding]:
+        """A Conv with quantized operands and a float output."""
+        for node in model.graph.all_nodes():
+            if node.op_type == "Conv" and has_quantized_operands(node) and not _quantized_after(node):
+                message = "the Conv runs in float: put QuantizeLinear and DequantizeLinear behind it"
+                yield Finding(self.name, node_id(node), message)
+
+
+def _quantized_after(node: ir.Node) -> bool:
+    """Whether the only use of a node's output, behind one Relu or Clip, is a QuantizeLinear."""
     value = node.outputs[0]
-    while True:
+    for _ in range(2):
         uses = list(value.uses())
         if len(uses) != 1 or value.is_graph_output():
             return False
@@ -29,95 +74,61 @@ def quantized_after(node: ir.Node) -> bool:
         if user.op_type not in ("Relu", "Clip"):
             return False
         value = user.outputs[0]
+    return False
 
 
-class TransposedConvolutionIsFloat(Rule):
-    """ConvTranspose has no integer kernel."""
+class GemmOperands(Rule):
+    """A Gemm with a float bias, or a weight without zero points, stays float; placement obeys through the style."""
 
-    name = "transposed-convolution-is-float"
-    summary = "ConvTranspose has no integer kernel; Q/DQ around it costs time."
-
-    def refuses(self, node: ir.Node) -> str | None:
-        """Refuses every ConvTranspose."""
-        return "the CPU provider has no integer ConvTranspose" if node.op_type == "ConvTranspose" else None
+    name = "gemm-operands-are-integer"
+    summary = "A quantized Gemm needs its bias as int32 behind DequantizeLinear, or none, and explicit zero points for its weight."
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
-        """A ConvTranspose behind DequantizeLinear."""
+        """A quantized Gemm that the runtime does not recognize."""
         for node in model.graph.all_nodes():
-            if node.op_type == "ConvTranspose" and dequantized(node.inputs[0]):
-                yield Finding(self.name, node_id(node), "ConvTranspose runs in float behind DequantizeLinear; leave its input float")
+            if node.op_type != "Gemm" or not has_quantized_operands(node):
+                continue
+            bias = node.inputs[2] if len(node.inputs) > 2 else None
+            weight = stored_weight(node)
+            if bias is not None and not is_dequantized(bias):
+                message = "the Gemm runs in float: store its bias as int32 with scale x_scale * w_scale"
+                yield Finding(self.name, node_id(node), message)
+            elif weight is not None and (len(weight.inputs) < 3 or weight.inputs[2] is None):
+                message = "the Gemm runs in float: give the DequantizeLinear of its weight zero points of zero"
+                yield Finding(self.name, node_id(node), message)
 
 
-class ConvolutionNeedsQuantizedOutput(Rule):
-    """A Conv is integer only when its output is quantized."""
+class OperandIsQuantizedDirectly(Rule):
+    """Reshape and the like between DequantizeLinear and the operator hide the integers from it."""
 
-    name = "convolution-needs-quantized-output"
-    summary = "A Conv becomes QLinearConv only when its single consumer, behind Relu or Clip, is QuantizeLinear."
+    name = "operand-is-quantized-directly"
+    summary = "DequantizeLinear must feed Gemm and MatMul directly: behind a Reshape only their weight counts as quantized."
+
+    _MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
-        """A Conv with quantized inputs and a float output."""
+        """A Gemm or MatMul with an int8 weight whose activation was moved after it was dequantized."""
         for node in model.graph.all_nodes():
-            if node.op_type == "Conv" and dequantized(node.inputs[0]) and dequantized(node.inputs[1]) and not quantized_after(node):
-                yield Finding(self.name, node_id(node), "the Conv runs in float: put QuantizeLinear and DequantizeLinear behind it")
+            if node.op_type not in ("Gemm", "MatMul") or stored_weight(node) is None or node.inputs[0] is None:
+                continue
+            producer = node.inputs[0].producer()
+            if producer is not None and producer.op_type in self._MOVES and is_dequantized(producer.inputs[0]):
+                message = f"{producer.op_type} stands between DequantizeLinear and {node.op_type}: put a pair with the same scale behind it"
+                yield Finding(self.name, node_id(node), message)
 
 
-class GemmBias(Rule):
-    """A Gemm with a float bias stays float."""
-
-    name = "gemm-bias-is-int32"
-    summary = "A quantized Gemm needs its bias as int32 behind DequantizeLinear, or none."
-
-    def findings(self, model: ir.Model) -> Iterator[Finding]:
-        """A quantized Gemm with a float bias."""
-        for node in model.graph.all_nodes():
-            if (
-                node.op_type == "Gemm"
-                and dequantized(node.inputs[0])
-                and len(node.inputs) > 2
-                and node.inputs[2] is not None
-                and not dequantized(node.inputs[2])
-            ):
-                yield Finding(self.name, node_id(node), "the Gemm runs in float: store its bias as int32 with scale x_scale * w_scale")
-
-
-class PlainGemm(Rule):
-    """A Gemm with a transposed activation is not fused."""
-
-    name = "gemm-activation-not-transposed"
-    summary = "A Gemm with transA is not fused."
-
-    def refuses(self, node: ir.Node) -> str | None:
-        """Refuses Gemm with transA = 1."""
-        if node.op_type == "Gemm" and node.attributes.get_int("transA", 0):
-            return "Gemm with transA has no integer kernel"
-        return None
-
-
-class MatMulWeightRank(Rule):
-    """Batched constant weights are not fused per channel."""
-
-    name = "matmul-weight-is-a-matrix"
-    summary = "MatMul becomes integer when its constant weight is 2-D."
-
-    def refuses(self, node: ir.Node) -> str | None:
-        """Refuses MatMul whose constant operand is not a matrix on the right."""
-        if node.op_type != "MatMul" or node.inputs[1] is None:
-            return None
-        shape = node.inputs[1].shape
-        if shape is not None and len(shape) != 2:
-            return f"its weight has {len(shape)} dimensions; integer MatMul takes a matrix"
-        return None
-
-
-class UnusedPair(Rule):
+class PairFeedsIntegerKernel(Rule):
     """A Q/DQ pair that nothing integer uses is pure cost."""
 
     name = "pair-feeds-an-integer-kernel"
-    summary = "QuantizeLinear and DequantizeLinear that end in float operators only cost time and accuracy."
+    summary = "QuantizeLinear and DequantizeLinear between float operators only cost time and accuracy."
 
-    _INTEGER = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool",
-                "LeakyRelu", "Sigmoid", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Gather", "Softmax")  # fmt: skip
-    _KERNELS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
+    _KERNELS = (
+        "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax",
+    )  # fmt: skip
+    _MOVES = (
+        "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Pad", "Resize", "Expand", "Gather",
+    )  # fmt: skip
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """A pair whose producer and consumers are all float."""
@@ -127,18 +138,19 @@ class UnusedPair(Rule):
             quantize = node.inputs[0].producer()
             if quantize is None or quantize.op_type != "QuantizeLinear" or quantize.inputs[0] is None:
                 continue
-            consumers = [use.node.op_type for use in node.outputs[0].uses()]
+            readers = [use.node.op_type for use in node.outputs[0].uses()]
             producer = quantize.inputs[0].producer()
-            made = producer is not None and producer.op_type in (*self._KERNELS, "Relu", "Clip", "MaxPool")
-            if consumers and not any(op in self._INTEGER for op in consumers) and not made:
-                yield Finding(self.name, node_id(node), f"this pair only feeds {', '.join(consumers)} in float; remove it")
+            made = producer is not None and producer.op_type in (*self._KERNELS, *self._MOVES, "Relu", "Clip")
+            if readers and not any(op in (*self._KERNELS, *self._MOVES, "QuantizeLinear") for op in readers) and not made:
+                message = f"this pair only feeds {', '.join(dict.fromkeys(readers))} in float; remove it"
+                yield Finding(self.name, node_id(node), message)
 
 
 RULES: tuple[Rule, ...] = (
     TransposedConvolutionIsFloat(),
+    MatMulWeightIsMatrix(),
     ConvolutionNeedsQuantizedOutput(),
-    GemmBias(),
-    PlainGemm(),
-    MatMulWeightRank(),
-    UnusedPair(),
+    GemmOperands(),
+    OperandIsQuantizedDirectly(),
+    PairFeedsIntegerKernel(),
 )

@@ -1,21 +1,27 @@
 """ONNX Runtime's CPU provider: QDQ that it really fuses into integer kernels.
 
-Learnt from the runtime itself (ONNX Runtime 1.31.1, x86-64 with VNNI), by reading its optimized graph:
+Learnt from the runtime itself (ONNX Runtime 1.31.1, x86-64 with VNNI) by reading its optimized graph; each row is a test:
 
 | float pattern behind DequantizeLinear | becomes |
 |---|---|
-| Conv 1-D to 3-D, grouped, depthwise; float bias; Relu or Clip; then QuantizeLinear | QLinearConv |
-| Conv without a QuantizeLinear behind it | float Conv |
+| Conv 1-D to 3-D, grouped, depthwise; float bias; Relu or Clip; then QuantizeLinear covering no more than their range | QLinearConv |
+| Conv without a QuantizeLinear behind it, or with another user of its output | float Conv |
+| Conv, then Relu, then QuantizeLinear with a zero point other than 0; Conv, then LeakyRelu or Sigmoid-Mul | float Conv |
 | ConvTranspose | float ConvTranspose |
-| Gemm with an int32 bias behind DequantizeLinear, or none; weight with zero points | QGemm, float output |
-| the same without zero points of the weight | float Gemm |
-| Gemm with a float bias | float Gemm |
-| MatMul, constant 2-D weight | MatMulIntegerToFloat, float output |
+| Gemm, int32 bias behind DequantizeLinear or none, weight with zero points; any alpha, transA, transB | QGemm, float output |
+| Gemm with a float bias, or a weight without zero points | float Gemm |
+| MatMul, constant 2-D weight, zero points omitted or not | MatMulIntegerToFloat, float output |
+| MatMul with a constant 3-D weight per channel | MatMulIntegerToFloat, which fails when it runs |
+| MatMul whose weight is Transpose(DequantizeLinear) | MatMulIntegerToFloat, with zero points; float without |
+| MatMul with its constant on the left | float MatMul |
+| Reshape or Flatten between DequantizeLinear and Gemm | MatMulNBits: only the weight is read as integers |
 | Add of two dequantized values, Relu, then QuantizeLinear | QLinearAdd |
 | the same without QuantizeLinear | float Add |
-| GlobalAveragePool, Concat, LeakyRelu, Sigmoid between both | QLinear form |
-| MaxPool, Reshape, Transpose with one scale before and behind | int8 data moved |
-| Gelu, Softmax, LayerNormalization | float |
+| AveragePool, GlobalAveragePool, Concat, LeakyRelu, Sigmoid, Mul, Softmax, then QuantizeLinear | QLinear form |
+| MaxPool, Reshape, Transpose, Slice, Pad, nearest Resize, Expand with one scale before and behind | int8 data moved |
+| Split | float Split |
+| ReduceMean, Relu alone, Tanh, HardSwish, Gelu, LayerNormalization, InstanceNormalization | float |
+| Gather of an int8 table, then DequantizeLinear | as written |
 """
 
 from __future__ import annotations
@@ -42,7 +48,8 @@ class OrtTarget(Target):
     """
 
     name: ClassVar[str] = "ort"
-    max_opset: ClassVar[int] = 23
+    max_opset: ClassVar[int] = 25
+    max_ir_version: ClassVar[int] = 13
     cpu: Literal["vnni", "avx2", "arm64"] = "vnni"
 
     @property
@@ -51,11 +58,13 @@ class OrtTarget(Target):
         return QuantizationStyle(
             activation="uint8",
             weight_limit=63 if self.cpu == "avx2" else 127,
-            bias="int32",
-            weight_zero_points=("Gemm",),
+            gemm_bias="int32",
             needs_output=("Conv",),
-            joining=("Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid"),
-            commuting=("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
+            weight_zero_points=("Gemm",),
+            joining=("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"),
+            commuting=(
+                "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Pad", "Expand",
+            ),  # fmt: skip
             fused=("Relu", "Clip"),
         )
 

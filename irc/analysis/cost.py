@@ -15,6 +15,7 @@ import onnx_ir as ir
 from irc.analysis.assumed_sizes import Sizes, assume_sizes
 from irc.analysis.concrete_shapes import ConcreteShapes
 from irc.analysis.multiply_accumulates import INTEGER_OPERATORS, UnknownCost, formula_of, multiply_accumulates
+from irc.analysis.type_names import type_name
 from irc.analysis.weights import Weights, parameters
 from irc.pass_base import node_id
 
@@ -35,7 +36,7 @@ class NodeCost:
         parameters: Parameters among the constants it reads; shared ones count at every reader.
         weight_bytes: Bytes of these constants as stored, scales included.
         moved_bytes: Bytes of activations and weights it reads and writes; None if unknown.
-        operands: Element types its MACs work on: "FLOAT", "UINT8 x INT8 (QDQ)", "FLOAT x INT8 weight"; "" without MACs.
+        operands: Element types its MACs work on: "float32", "uint8 x int8 (QDQ)", "float32 x int8 weight"; "" without MACs.
         times: How often it runs per inference: 0 in the cheaper branch of an If.
         unknown: Why MACs are unknown; "" otherwise.
         module: The PyTorch module it comes from; "" if unknown.
@@ -226,8 +227,9 @@ class _Counter:
             stored = self._shapes.dtype(node.inputs[0])
             if stored is not None:
                 scale = node.inputs[1]
-                return stored.name, True, _name(self._shapes.dtype(value) or (scale.dtype if scale is not None else None))
-        return _name(self._shapes.dtype(value)), False, ""
+                target = self._shapes.dtype(value) or (scale.dtype if scale is not None else None)
+                return type_name(stored), True, type_name(target)
+        return type_name(self._shapes.dtype(value)), False, ""
 
 
 def value_bytes(value: ir.Value, shapes: ConcreteShapes) -> int | None:
@@ -236,10 +238,6 @@ def value_bytes(value: ir.Value, shapes: ConcreteShapes) -> int | None:
     if elements is None or dtype is None or dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED):
         return None
     return -(-elements * dtype.bitwidth // 8)
-
-
-def _name(dtype: ir.DataType | None) -> str:
-    return dtype.name if dtype is not None else "unknown"
 
 
 def _never(node: NodeCost) -> NodeCost:

@@ -11,6 +11,7 @@ import dataclasses
 
 import onnx_ir as ir
 
+from irc.analysis.type_names import type_name
 from irc.ir import constant_tensor
 
 _SCALES = {
@@ -55,8 +56,9 @@ class StoredTensor:
 
     Attributes:
         name: Its name.
-        dtype: Element type as stored, for example "FLOAT" or "INT8".
+        dtype: Element type as stored, for example "float32" or "int8".
         shape: Its shape.
+        elements: Number of elements.
         size_bytes: Bytes as stored.
         parameters: How many parameters it holds, 0 for scales, shapes and the like.
         users: Operators that read it: ("Conv",); with their number where there are several of a kind: ("Gather", "2 MatMul").
@@ -66,6 +68,7 @@ class StoredTensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
+    elements: int
     size_bytes: int
     parameters: int
     users: tuple[str, ...]
@@ -124,8 +127,9 @@ class Weights:
         return [
             StoredTensor(
                 name=value.name or "",
-                dtype=value.const_value.dtype.name,
+                dtype=type_name(value.const_value.dtype),
                 shape=tuple(int(d) for d in value.const_value.shape),  # type: ignore[arg-type]
+                elements=int(value.const_value.size),
                 size_bytes=value.const_value.nbytes,
                 parameters=parameters(value),
                 users=_users(value),

@@ -1,74 +1,22 @@
-"""Collect statistics in one sweep, reduced inside the runtime: no activation ever leaves it.
-
-Reductions are appended to a copy of the model, whose only outputs they become; each sample costs one run and a few numbers.
-"""
+"""Collect statistics in one sweep over the data, through one session, reduced inside the runtime."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from irc.calibration.data import DataSource
+from irc.calibration.data import DataSource, Sample
+from irc.calibration.reductions import ReducedModel
 from irc.calibration.statistics import MinMax, StatisticRequest, Statistics
-from irc.errors import DataError
-from irc.ir import snapshot, unique_name
+from irc.errors import DataError, RunnerError
 from irc.runner import Opened, Runner
 
 Progress = Callable[[float, str], None]
-_FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-
-
-class Augmented:
-    """A copy of a model whose outputs are reductions of its values.
-
-    Attributes:
-        model: The copy.
-        missing: Values that cannot be reduced, with the reason.
-    """
-
-    def __init__(self, model: ir.Model) -> None:
-        self.model = snapshot(model)
-        self._values = ir.convenience.create_value_mapping(self.model.graph)
-        self._inner = {
-            value.name: node
-            for graph in self.model.graph.subgraphs()
-            if graph is not self.model.graph
-            for node in graph
-            for value in node.outputs
-        }
-        self.model.graph.outputs.clear()
-        self.missing: dict[str, str] = {}
-
-    def value(self, name: str) -> ir.Value | None:
-        """The float value called `name`; None, with the reason in `missing`, if it cannot be observed."""
-        value = self._values.get(name)
-        if name in self._inner:
-            self.missing[name] = "it is inside the body of an If, Loop or Scan"
-        elif value is None:
-            self.missing[name] = "the model has no such value"
-        elif value.dtype is not None and value.dtype not in _FLOATS:
-            self.missing[name] = f"it is {value.dtype.name}, not floating point"
-        else:
-            return value
-        return None
-
-    def add(self, op_type: str, inputs: Sequence[ir.Value], **attributes: object) -> ir.Value:
-        """Appends a node and returns its output."""
-        node = ir.node(op_type, list(inputs), attributes or None)
-        self.model.graph.append(node)
-        node.outputs[0].name = unique_name(self.model, f"irc.{op_type}")
-        return node.outputs[0]
-
-    def scalar_output(self, op_type: str, value: ir.Value) -> str:
-        """Reduces a value to one float32 number, makes it an output and returns its name."""
-        if value.dtype not in (None, ir.DataType.FLOAT):
-            value = self.add("Cast", [value], to=ir.DataType.FLOAT.value)
-        reduced = self.add(op_type, [value], keepdims=0)
-        self.model.graph.outputs.append(reduced)
-        assert reduced.name is not None
-        return reduced.name
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def collect(
@@ -81,6 +29,8 @@ def collect(
 ) -> Statistics:
     """Runs the data once and returns the requested statistics.
 
+    The runtime's minimum and maximum may step over a NaN, so each value is summed as well: a NaN makes the sum NaN.
+
     Args:
         runner: Where the model runs.
         model: Unchanged.
@@ -89,46 +39,34 @@ def collect(
         progress: Told the share of samples done.
 
     Raises:
-        DataError: If a value is not finite on some sample; the message names both.
-        RunnerError: If the model cannot run on a sample.
+        DataError: If a value is not finite on some sample, or the model does not run on it; the message names both.
+        RunnerError: If the runtime refuses the model, or dies.
     """
-    augmented = Augmented(model)
-    outputs: dict[str, tuple[str, str]] = {}
-    for name in dict.fromkeys(request.value_name for request in requests):
-        value = augmented.value(name)
-        if value is not None:
-            outputs[name] = (augmented.scalar_output("ReduceMin", value), augmented.scalar_output("ReduceMax", value))
-    statistics = Statistics(dict.fromkeys(outputs, MinMax()), augmented.missing, 0)
-    if not outputs:
+    wanted = list(dict.fromkeys(request.value_name for request in requests))
+    reduced = ReducedModel(model, wanted)
+    names = sorted((n for n in wanted if reduced.value(n) is not None), key=reduced.order.__getitem__)
+    for name in names:
+        value = reduced.value(name)
+        assert value is not None
+        reduced.reduce("ReduceMin", value)
+        reduced.reduce("ReduceMax", value)
+        reduced.reduce("ReduceSum", value)
+    ranges = {name: MinMax() for name in wanted if name not in reduced.missing}
+    statistics = Statistics(ranges, dict(reduced.missing), 0)
+    if not names:
         return statistics
-    opened = runner.open(augmented.model)
-    try:
-        _sweep(opened, source, outputs, statistics, progress)
-    finally:
-        opened.close()
-    return statistics
-
-
-def _sweep(
-    opened: Opened,
-    source: DataSource,
-    outputs: dict[str, tuple[str, str]],
-    statistics: Statistics,
-    progress: Progress,
-) -> None:
-    total = len(source)
-    for index, sample in enumerate(source.samples()):
-        progress(index / total, f"calibrating, sample {index + 1} of {total}")
-        found = opened.run(sample.feed)
-        for name, (low_name, high_name) in outputs.items():
-            low, high = float(found[low_name]), float(found[high_name])
-            if not (math.isfinite(low) and math.isfinite(high)):
-                what = "NaN" if math.isnan(low) or math.isnan(high) else "infinity"
-                if low == math.inf and high == -math.inf:
-                    continue
-                raise DataError(f"{sample.origin}: value {name!r} of the model contains {what}; remove the sample or exclude the site")
-            statistics.ranges[name] = statistics.ranges[name].merge(MinMax(low, high, 1))
+    for sample, numbers in sweep(runner, reduced, source, "calibrating", progress):
+        for name, (low, high, total) in zip(names, numbers.reshape(-1, 3).tolist(), strict=True):
+            if math.isfinite(low) and math.isfinite(high):
+                if math.isnan(total):
+                    _refuse_nan(runner, model, name, sample)
+            elif low == math.inf and high == -math.inf and total == 0.0:
+                continue  # an empty tensor
+            else:
+                raise _not_finite(name, sample, "infinity" if not any(map(math.isnan, (low, high, total))) else "NaN")
+            ranges[name] = ranges[name].merge(MinMax(low, high, 1))
         statistics.samples += 1
+    return statistics
 
 
 def compare_values(
@@ -149,30 +87,107 @@ def compare_values(
         progress: Told the share of samples done.
 
     Returns:
-        Per pair the sums of `a * a` and `(a - b) * (a - b)`; pairs that cannot be observed are left out.
+        Per pair the sums of `a * a` and `(a - b) * (a - b)`, in units of a squared; the second is infinite if b is not
+        finite somewhere. Pairs with a value that is inside the body of an If, Loop or Scan, or not floating point, are
+        left out.
+
+    Raises:
+        DataError: If the values of a pair have different shapes, `a` is not finite on some sample, or the model does
+            not run on it.
+        RunnerError: If the runtime refuses the model, or dies.
     """
-    augmented = Augmented(model)
-    outputs: dict[tuple[str, str], tuple[str, str]] = {}
-    for pair in dict.fromkeys(pairs):
-        a, b = augmented.value(pair[0]), augmented.value(pair[1])
-        if a is not None and b is not None:
-            difference = augmented.add("Sub", [a, b])
-            difference.dtype = a.dtype
-            outputs[pair] = (
-                augmented.scalar_output("ReduceSumSquare", a),
-                augmented.scalar_output("ReduceSumSquare", difference),
-            )
-    if not outputs:
-        return {}
-    opened = runner.open(augmented.model)
-    sums = {pair: (0.0, 0.0) for pair in outputs}
-    total = len(source)
-    try:
-        for index, sample in enumerate(source.samples()):
-            progress(index / total, f"comparing, sample {index + 1} of {total}")
-            found = opened.run(sample.feed)
-            for pair, (signal, error) in outputs.items():
-                sums[pair] = (sums[pair][0] + float(found[signal]), sums[pair][1] + float(found[error]))
-    finally:
-        opened.close()
+    wanted = list(dict.fromkeys(pairs))
+    reduced = ReducedModel(model, [name for pair in wanted for name in pair])
+    observed = []
+    for pair in wanted:
+        a, b = reduced.value(pair[0]), reduced.value(pair[1])
+        if a is None or b is None:
+            continue
+        _check_shapes(a, b)
+        reduced.reduce("ReduceSumSquare", a)
+        reduced.reduce("ReduceSumSquare", reduced.difference(a, b))
+        observed.append(pair)
+    sums = {pair: (0.0, 0.0) for pair in observed}
+    if not observed:
+        return sums
+    for sample, numbers in sweep(runner, reduced, source, "comparing", progress):
+        for pair, (signal, error) in zip(observed, numbers.reshape(-1, 2).tolist(), strict=True):
+            if not math.isfinite(signal):
+                raise _not_finite(pair[0], sample, "NaN" if math.isnan(signal) else "infinity")
+            before = sums[pair]
+            sums[pair] = (before[0] + signal, before[1] + (error if math.isfinite(error) else math.inf))
     return sums
+
+
+def sweep(
+    runner: Runner, reduced: ReducedModel, source: DataSource, what: str, progress: Progress
+) -> Iterator[tuple[Sample, Numbers]]:
+    """Runs a reduced model over all samples; yields each with its numbers, in the order the reductions were added.
+
+    Raises:
+        DataError: If the model does not run on a sample.
+        RunnerError: If the runtime refuses the model, or dies.
+    """
+    opened = runner.open(reduced.finish())
+    try:
+        total = len(source)
+        for index, sample in enumerate(source.samples()):
+            progress(index / total, f"{what}, sample {index + 1} of {total}")
+            yield sample, reduced.read(_run(opened, sample))
+        progress(1.0, f"{what}, {total} samples done")
+    finally:
+        _close(opened)
+
+
+def _run(opened: Opened, sample: Sample) -> dict[str, Any]:
+    try:
+        return opened.run(sample.feed)
+    except RunnerError as error:
+        if error.crashed:
+            raise RunnerError(f"{sample.origin}: {error}", crashed=True) from error
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in sample.feed.items())
+        raise DataError(f"{sample.origin}: the model does not run on this sample ({shapes}): {error}") from error
+
+
+def _close(opened: Opened) -> None:
+    """Frees the session; a runtime that has died has freed it."""
+    try:
+        opened.close()
+    except RunnerError as error:
+        if not error.crashed:
+            raise
+
+
+def _refuse_nan(runner: Runner, model: ir.Model, name: str, sample: Sample) -> None:
+    """Raises if a value holds a NaN; a sum alone may be NaN because huge numbers of both signs overflow."""
+    reduced = ReducedModel(model, [name])
+    value = reduced.value(name)
+    assert value is not None
+    reduced.count_nan(value)
+    opened = runner.open(reduced.finish())
+    try:
+        count = int(reduced.read(_run(opened, sample))[0])
+    finally:
+        _close(opened)
+    if count:
+        raise _not_finite(name, sample, f"NaN ({count} elements)")
+
+
+def _not_finite(name: str, sample: Sample, what: str) -> DataError:
+    return DataError(
+        f"{sample.origin}: value {name!r} of the model contains {what}; irc expects finite numbers; remove the sample "
+        "or exclude what uses the value"
+    )
+
+
+def _check_shapes(a: ir.Value, b: ir.Value) -> None:
+    if a.shape is None or b.shape is None:
+        return
+    differs = a.shape.rank() != b.shape.rank() or any(
+        isinstance(m, int) and isinstance(n, int) and m != n for m, n in zip(a.shape, b.shape, strict=False)
+    )
+    if differs:
+        raise DataError(f"values {a.name!r} {a.shape} and {b.name!r} {b.shape} cannot be compared: their shapes differ")
+
+
+__all__ = ["Progress", "StatisticRequest", "Statistics", "collect", "compare_values", "sweep"]

@@ -1,7 +1,7 @@
 """Samples: where they come from, streamed one at a time, each exactly as a session takes it.
 
-A source can be iterated again and again (calibration, judging, verification and timing each do) and never holds more than
-one sample. Arrays that are not inputs of the model are labels.
+A source can be iterated again and again (calibration, judging, verification and timing each do) and never holds more
+than one sample. Arrays that are not inputs of the model are labels.
 """
 
 from __future__ import annotations

@@ -1,114 +1,185 @@
 """Inputs made up for a model when the user gives none: they fit its shapes, types and its own ranges.
 
-Token ids stay below the rows of the embedding they look up; integers that act as masks are zeros and ones; floats are
-standard normal. Symbolic batch-like sizes are 1, others a short sequence that varies from sample to sample.
+Token ids stay below the rows of the table they look up; masks are zeros and ones with a one in every row; floats are
+standard normal. Sizes that the model leaves open are short and vary from sample to sample.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from irc.calibration.data import Feed, FeedList, Sample
+from irc.calibration.data import DataSource, Feed, Sample
+from irc.calibration.input_roles import Role, input_role
+from irc.calibration.input_sizes import CHOICES, SizeChoice, demanded_sizes, input_sizes
 from irc.calibration.signature import InputSpec, signature
-from irc.errors import DataError
+from irc.errors import DataError, RunnerError
 
-SEQUENCE_LENGTHS = (16, 24, 12, 20)
-_PASS_THROUGH = {
-    "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Concat", "Expand", "Transpose",
-    "Min", "Max", "Clip", "Abs",
-}  # fmt: skip
-_MASK_USERS = {"Where", "Not", "And", "Or", "Equal", "Sub", "Mul", "ReduceSum", "CumSum", "Greater", "Less"}
-_BATCH_WORDS = ("batch", "n", "b", "bs", "num_images")
-DEFAULT_TOKENS = 100
+if TYPE_CHECKING:
+    from irc.runner import Runner
+
+PLAIN_INTEGERS = 9
+"""Largest integer given to an input about which the graph says nothing."""
+LARGEST_QUANTITY = 255
+"""Largest integer given to an input that is turned into a float, like a pixel."""
+FRACTION_KEPT = 0.75
+"""Smallest share of ones in a row of a mask."""
 
 
-def generate_feeds(model: ir.Model, *, count: int = 8, seed: int = 0) -> FeedList:
-    """Made-up samples for a model, the same for the same seed.
+def generate_feeds(model: ir.Model, *, count: int = 8, seed: int = 0, choice: int = 0) -> DataSource:
+    """Made-up samples for a model, the same for the same arguments; made anew when iterated, never kept.
 
     Args:
+        model: Its inputs are to be fed.
+        count: Number of samples, at least 1.
+        seed: Seed of the values.
+        choice: Which sizes to try for what the model leaves open, an index into `CHOICES`.
+
+    Raises:
+        DataError: If an input has a type nothing can be made up for.
+    """
+    return GeneratedSource(model, count=count, seed=seed, choice=CHOICES[choice])
+
+
+def runnable_feeds(runner: Runner, model: ir.Model, *, count: int = 8, seed: int = 0) -> DataSource:
+    """Made-up samples that the model is seen to run on: sizes are tried until it does.
+
+    Args:
+        runner: Where it is tried.
         model: Its inputs are to be fed.
         count: Number of samples.
         seed: Seed of the values.
 
     Raises:
-        DataError: If an input has a type nothing can be made up for.
+        DataError: If the model runs on none of the tries, or an input has a type nothing can be made up for.
+        RunnerError: If the runtime refuses the model itself.
     """
-    specs = {name: spec for name, spec in signature(model).items() if not spec.optional}
-    ranges = {value.name: _integer_range(value) for value in model.graph.inputs if value.name in specs}
-    samples = []
-    for index in range(count):
-        generator = np.random.default_rng([seed, index])
-        sizes: dict[str, int] = {}
+    sources = [GeneratedSource(model, count=count, seed=seed, choice=choice) for choice in CHOICES]
+    first_error: RunnerError | None = None
+    opened = runner.open(model)
+    try:
+        for source in sources if sources[0].open_sizes else sources[:1]:
+            try:
+                for sample in source.distinct():
+                    opened.run(sample.feed)
+            except RunnerError as error:
+                first_error = first_error or error
+            else:
+                return source
+    finally:
+        opened.close()
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in next(sources[0].samples()).feed.items())
+    message = f"the model does not run on generated inputs ({shapes}): {first_error}; give --data"
+    raise DataError(message) from first_error
+
+
+class GeneratedSource(DataSource):
+    """Samples made up for one choice of sizes.
+
+    Attributes:
+        open_sizes: Whether the choice makes a difference.
+    """
+
+    synthetic = True
+
+    def __init__(self, model: ir.Model, *, count: int, seed: int, choice: SizeChoice) -> None:
+        self.name = "generated inputs"
+        self._count, self._seed, self._choice = count, seed, choice
+        self._specs = {name: spec for name, spec in signature(model).items() if not spec.optional}
+        values = {value.name: value for value in model.graph.inputs}
+        self._roles = {name: input_role(values[name]) for name in self._specs}
+        self._demands = {name: demanded_sizes(values[name]) for name in self._specs}
+        for spec in self._specs.values():
+            _check_type(spec)
+        flags = any(spec.dtype == ir.DataType.BOOL and not spec.dims for spec in self._specs.values())
+        self.open_sizes = flags or any(
+            spec.dims is None or any(isinstance(dim, str) for dim in spec.dims) for spec in self._specs.values()
+        )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def samples(self) -> Iterator[Sample]:
+        """Makes one sample after another."""
+        return (self._sample(index) for index in range(self._count))
+
+    def distinct(self) -> Iterator[Sample]:
+        """One sample of every combination of sizes."""
+        return (self._sample(index) for index in range(min(self._count, len(self._choice.sequence))))
+
+    def _sample(self, index: int) -> Sample:
+        shapes, sizes = input_sizes(self._specs, self._demands, self._choice, index)
+        longest = max((n for shape in shapes.values() for n in shape[1:2]), default=1)
         feed: Feed = {}
-        for name, spec in specs.items():
-            shape = [_size(d, axis, len(spec.dims or ()), sizes, index) for axis, d in enumerate(spec.dims or ())]
-            feed[name] = _values(spec, shape, ranges[name], generator)
-        samples.append(Sample(feed, {}, f"generated sample {index}"))
-    return FeedList(samples, name="generated inputs", synthetic=True)
+        for position, (name, spec) in enumerate(self._specs.items()):
+            generator = np.random.default_rng([self._seed, index, position])
+            role = self._roles[name]
+            if spec.dtype == ir.DataType.BOOL and not shapes[name]:
+                flag = index % 2 == 0 if self._choice.flag is None else self._choice.flag
+                feed[name] = np.array(flag)
+            else:
+                feed[name] = _values(spec, shapes[name], role, _bound(role, sizes, longest), generator)
+        return Sample(feed, {}, f"generated sample {index}")
 
 
-def _size(dim: int | str, axis: int, rank: int, sizes: dict[str, int], index: int) -> int:
-    if isinstance(dim, int):
-        return dim
-    batch = dim.lower() in _BATCH_WORDS or "batch" in dim.lower() or (axis == 0 and rank > 1)
-    size = 1 if batch else SEQUENCE_LENGTHS[index % len(SEQUENCE_LENGTHS)]
-    return size if dim == "?" else sizes.setdefault(dim, size)
-
-
-def _values(spec: InputSpec, shape: list[int], limits: tuple[int, int] | None, generator: Any) -> Any:
+def _check_type(spec: InputSpec) -> None:
     if spec.dtype == ir.DataType.STRING:
         raise DataError(f"input {spec.name!r} takes text, for which nothing can be generated; give --data")
-    try:
-        dtype = np.dtype(spec.dtype.numpy())
-    except TypeError as error:
-        raise DataError(f"input {spec.name!r} has type {spec.dtype.name}; give --data") from error
-    if dtype == np.bool_:
-        return np.ones(shape, np.bool_)
-    if np.issubdtype(dtype, np.integer):
-        low, high = limits if limits is not None else (0, DEFAULT_TOKENS)
-        high = min(high, int(np.iinfo(dtype).max))
-        values = generator.integers(low, high, shape, endpoint=True)
-        if (low, high) == (0, 1):
-            values = np.ones(shape, np.int64)
-            if shape and shape[-1] > 4:
-                values[..., shape[-1] - shape[-1] // 4 :] = 0
+    if spec.numpy_dtype is None:
+        raise DataError(f"input {spec.name!r} has type {spec.dtype.name.lower()}, which cannot be fed from numpy")
+
+
+def _bound(role: Role, sizes: Mapping[str, int], longest: int) -> float:
+    """The largest integer allowed, once sizes are known."""
+    ends = [role.high]
+    for symbol in role.symbols:
+        size = sizes.get(symbol, 1)
+        ends.append(size if role.kind == "length" else size - 1)
+    if role.kind == "length" and not role.symbols:
+        ends.append(longest)
+    return min(ends)
+
+
+def _values(spec: InputSpec, shape: list[int], role: Role, high: float, generator: np.random.Generator) -> Any:
+    dtype = spec.numpy_dtype
+    assert dtype is not None
+    if role.kind == "mask":
+        return _mask(shape, generator).astype(dtype)
+    if dtype.kind not in "iu":
+        values = generator.standard_normal(shape)
+        if role.kind == "positive":
+            values = 0.5 + generator.random(shape)
         return np.asarray(values).astype(dtype)
-    return generator.standard_normal(shape).astype(dtype)
+    low, limit = role.low, np.iinfo(dtype).max
+    if role.kind == "argument":
+        return _argument(shape, low).astype(dtype)
+    if role.kind == "length":
+        low = max(1, low, int(min(high, limit)) // 2)
+    elif role.kind == "value" and high == np.inf:
+        high = min(limit, LARGEST_QUANTITY) if role.float_users or limit <= LARGEST_QUANTITY else PLAIN_INTEGERS
+    elif "position" in spec.name.lower() and shape:
+        ordered = np.minimum(np.arange(shape[-1]) + low, min(high, limit))
+        return np.broadcast_to(ordered, shape).astype(dtype)
+    high = int(max(low, min(high, limit)))
+    return np.asarray(generator.integers(low, high, shape, endpoint=True)).astype(dtype)
 
 
-def _integer_range(value: ir.Value) -> tuple[int, int] | None:
-    """Smallest and largest value an integer input may take, from what the graph does with it."""
-    if value.dtype is None or not value.dtype.is_integer():
-        return None
-    rows: list[int] = []
-    mask = False
-    pending, seen = [value], {id(value)}
-    while pending:
-        current = pending.pop()
-        for use in current.uses():
-            node = use.node
-            if node.op_type in ("Gather", "GatherElements") and use.idx == 1:
-                shape = node.inputs[0].shape if node.inputs[0] is not None else None
-                axis = node.attributes.get_int("axis", 0)
-                if shape is not None and isinstance(shape[axis], int):
-                    rows.append(int(shape[axis]))
-            elif node.op_type == "Cast" and _casts_to_mask(node):
-                mask = True
-            elif node.op_type in _MASK_USERS:
-                mask = True
-            if node.op_type in _PASS_THROUGH and use.idx == 0:
-                for output in node.outputs:
-                    if id(output) not in seen:
-                        seen.add(id(output))
-                        pending.append(output)
-    if rows:
-        return 0, max(min(rows) - 1, 0)
-    return (0, 1) if mask or "mask" in (value.name or "").lower() else None
+def _mask(shape: list[int], generator: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Ones, then zeros, along the last axis."""
+    mask = np.ones(shape, np.int64)
+    if not shape or shape[-1] < 4:
+        return mask
+    kept = generator.integers(int(np.ceil(FRACTION_KEPT * shape[-1])), shape[-1], shape[:-1], endpoint=True)
+    positions = np.arange(shape[-1])
+    return np.asarray(positions < np.asarray(kept)[..., None]).astype(np.int64)
 
 
-def _casts_to_mask(node: ir.Node) -> bool:
-    target = node.attributes.get_int("to", 0)
-    return ir.DataType(target) == ir.DataType.BOOL or ir.DataType(target).is_floating_point()
+def _argument(shape: list[int], value: int) -> np.ndarray[Any, Any]:
+    """An operator's argument; of a target shape, only the first entry may be inferred."""
+    filled = np.full(shape, value, np.int64)
+    if value == -1 and filled.ndim:
+        filled[1:] = 1
+    return filled

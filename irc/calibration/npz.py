@@ -113,7 +113,9 @@ def _archive(path: Path, origin: str) -> Iterator[zipfile.ZipFile]:
 
 
 def _members(archive: zipfile.ZipFile, origin: str) -> list[tuple[str, zipfile.ZipInfo]]:
-    found = [(info.filename.removesuffix(".npy"), info) for info in archive.infolist() if info.filename.endswith(".npy")]
+    found = [
+        (info.filename.removesuffix(".npy"), info) for info in archive.infolist() if info.filename.endswith(".npy")
+    ]
     if not found:
         raise DataError(f"{origin} holds no arrays; write it with np.savez(path, NAME=array)")
     return found

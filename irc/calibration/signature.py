@@ -162,9 +162,7 @@ def _check_symbols(headers: Mapping[str, ArrayHeader], specs: Mapping[str, Input
                 raise DataError(f"{origin}: dimension {dim!r} is {where}; the model expects one size")
 
 
-def _missing(
-    name: str, headers: Mapping[str, ArrayHeader], specs: Mapping[str, InputSpec], origin: str
-) -> str:
+def _missing(name: str, headers: Mapping[str, ArrayHeader], specs: Mapping[str, InputSpec], origin: str) -> str:
     others = [key for key in headers if key not in specs]
     fitting = [key for key in others if _fits(headers[key], specs[name])]
     close = difflib.get_close_matches(name, others, n=1, cutoff=0.6) or (fitting if len(fitting) == 1 else [])

@@ -19,7 +19,7 @@ from irc.errors import DataError, UsageError
 if TYPE_CHECKING:
     from irc.runner import Runner
 
-MOST_SAMPLES = 1_000_000
+MOST_SAMPLES = 200_000
 """A function that yields more is taken for endless."""
 
 
@@ -38,9 +38,9 @@ def open_data(
     is read.
 
     Args:
-        spec: A folder of `.npz` (one feed each, sorted by name), an `.npz` (axis 0 indexes samples), `file.py:function`,
-            "random", a `DataSource`, a list or other iterable of feeds, or a function that returns one. An iterable that can be
-            iterated only once is kept in memory; anything else is streamed.
+        spec: A folder of `.npz` (one feed each, sorted by name), an `.npz` (axis 0 indexes samples),
+            `file.py:function`, "random", a `DataSource`, a list or other iterable of feeds, or a function that returns
+            one. An iterable that can be iterated only once is kept in memory; anything else is streamed.
         model: What the feeds must fit.
         label: Which array is the label, if there are several candidates.
         seed: Seed of generated data.
@@ -63,9 +63,7 @@ def take(source: DataSource, count: int) -> list[Sample]:
     return list(itertools.islice(source.samples(), count))
 
 
-def _open(
-    spec: Any, model: ir.Model, label: str | None, seed: int, count: int, runner: Runner | None
-) -> DataSource:
+def _open(spec: Any, model: ir.Model, label: str | None, seed: int, count: int, runner: Runner | None) -> DataSource:
     specs = signature(model)
     if isinstance(spec, DataSource):
         return _CheckedSource(spec, specs, label=label)
@@ -86,7 +84,9 @@ def _open(
         return FunctionSource(lambda: held, specs, name="samples in memory", item="sample ", label=label)
     if callable(spec):
         return FunctionSource(spec, specs, name=getattr(spec, "__name__", type(spec).__name__), label=label)
-    raise UsageError(f"data of type {type(spec).__name__} is not understood; give a path, a list of feeds or a function")
+    raise UsageError(
+        f"data of type {type(spec).__name__} is not understood; give a path, a list of feeds or a function"
+    )
 
 
 def _open_path(text: str, specs: Mapping[str, InputSpec], label: str | None) -> DataSource:
@@ -111,9 +111,9 @@ class FolderSource(DataSource):
     """A folder of `.npz` files, one feed each, in order of name."""
 
     def __init__(self, folder: Path, specs: Mapping[str, InputSpec], *, label: str | None) -> None:
-        self.name = f"{folder.resolve().name}/"
+        self.name = f"{folder.name or folder.resolve().name}/"
         self._specs, self._label = specs, label
-        self._files = sorted(folder.glob("*.npz"))
+        self._files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
         if not self._files:
             others = sorted(path.name for path in folder.iterdir())
             found = f"it has {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else "it is empty"
@@ -148,8 +148,8 @@ class ArchiveSource(DataSource):
             fixed = spec.dims[0] if spec.dims else None
             if name in headers and isinstance(fixed, int) and fixed != 1:
                 raise DataError(
-                    f"{self.name}: input {name!r} is {headers[name]}, whose axis 0 indexes samples; the model expects a "
-                    f"fixed batch, {spec}; give a folder with one .npz per feed"
+                    f"{self.name}: input {name!r} is {headers[name]}, whose axis 0 indexes samples; the model expects "
+                    f"a fixed batch, {spec}; give a folder with one .npz per feed"
                 )
         rows = {name: ArrayHeader(header.dtype, (1, *header.shape[1:])) for name, header in headers.items()}
         check_headers(rows, specs, f"{self.name}[0]", label=label)
@@ -187,15 +187,15 @@ class FunctionSource(DataSource):
     def samples(self) -> Iterator[Sample]:
         """Calls the function and checks what it yields."""
         found = 0
-        for found, item in enumerate(call_function(self._function, self.name), start=1):  # noqa: B007
+        for found, item in enumerate(call_function(self._function, self.name), start=1):
             if found > MOST_SAMPLES:
                 raise DataError(f"{self.name} yields more than {MOST_SAMPLES} samples; bound it with itertools.islice")
             origin = f"{self._item}{found - 1}" if self._item else f"{self.name}[{found - 1}]"
             yield fit(_arrays(item, origin), self._specs, origin, label=self._label)
         if self._count is not None and found != self._count:
             raise DataError(
-                f"{self.name} yielded {found} samples, and {self._count} the first time; it is called for every pass over "
-                "the data and must start anew"
+                f"{self.name} yielded {found} samples, and {self._count} the first time; it is called for every pass "
+                "over the data and must start anew"
             )
 
 

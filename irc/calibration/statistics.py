@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol, Self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,21 @@ class StatisticRequest:
     kind: Literal["min-max"] = "min-max"
 
 
+class Statistic(Protocol):
+    """A monoid over samples: `merge` is associative and commutative, the statistic of nothing is its identity."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was seen yet."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes, in bytes; does not grow with the samples."""
+
+    def merge(self, other: Self) -> Self:
+        """The statistic of both sets of samples together."""
+
+
 @dataclasses.dataclass(frozen=True)
 class MinMax:
     """Smallest and largest element seen.
@@ -28,7 +43,7 @@ class MinMax:
     Attributes:
         low: Smallest; infinity before any element.
         high: Largest; minus infinity before any element.
-        count: How many samples contributed.
+        count: How many samples contributed an element.
     """
 
     low: float = math.inf
@@ -40,17 +55,22 @@ class MinMax:
         """Whether no element was seen."""
         return self.low > self.high
 
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes, in bytes."""
+        return 24
+
     def merge(self, other: MinMax) -> MinMax:
         """The statistic of both sets of samples together."""
         return MinMax(min(self.low, other.low), max(self.high, other.high), self.count + other.count)
 
 
 @dataclasses.dataclass
-class Statistics:
-    """What a sweep over the data gave.
+class Statistics(Mapping[str, MinMax]):
+    """What a sweep over the data gave, by value name; values that were always empty tensors are not in the mapping.
 
     Attributes:
-        ranges: Min-max by value name.
+        ranges: Min-max of every observed value, by name.
         missing: Values that could not be observed, with the reason.
         samples: Number of samples of the sweep.
     """
@@ -60,17 +80,21 @@ class Statistics:
     samples: int = 0
 
     def __getitem__(self, value_name: str) -> MinMax:
-        return self.ranges[value_name]
+        found = self.ranges[value_name]
+        if found.empty:
+            raise KeyError(value_name)
+        return found
 
-    def get(self, value_name: str) -> MinMax | None:
-        """The range of a value, or None if it was not observed."""
-        found = self.ranges.get(value_name)
-        return None if found is None or found.empty else found
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, found in self.ranges.items() if not found.empty)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON- and YAML-ready fields; floats round-trip exactly."""
         return {
-            "ranges": {name: [r.low, r.high, r.count] for name, r in self.ranges.items() if not r.empty},
+            "ranges": {name: [r.low, r.high, r.count] for name, r in self.items()},
             "missing": dict(self.missing),
             "samples": self.samples,
         }

@@ -3,33 +3,25 @@
 The IR is `onnx_ir.Model`, used directly. This room closes the traps around it and wraps nothing else.
 """
 
-from irc.ir.edit import (
-    add_initializer,
-    bypass,
-    can_replace,
-    constant,
-    constant_tensor,
-    is_graph_input,
-    is_graph_output,
-    module_metadata,
-    only_consumer,
-    remove_dead,
-    replace_node,
-    replace_value,
-    snapshot,
-)
-from irc.ir.load import load
+from irc.ir.constants import constant, constant_tensor, is_graph_input, is_graph_output, only_consumer
+from irc.ir.copying import snapshot
+from irc.ir.edit import add_initializer, bypass, can_replace, remove_dead, replace_node, replace_value
+from irc.ir.exporter_metadata import MODULE_KEY, module_metadata
 from irc.ir.names import unique_name
-from irc.ir.normalize import normalize
-from irc.ir.save import save, size_on_disk, weight_bytes
+from irc.ir.normal_form import normalize
+from irc.ir.provenance import Provenance, provenance
+from irc.ir.reading import load
 from irc.ir.session import Session, open_session, session_options
 from irc.ir.shapes import refresh_shapes
 from irc.ir.skeleton import ExternalSlice, Skeleton, skeleton
 from irc.ir.validity import Interface, check, interface
+from irc.ir.writing import save, size_on_disk, weight_bytes
 
 __all__ = [
+    "MODULE_KEY",
     "ExternalSlice",
     "Interface",
+    "Provenance",
     "Session",
     "Skeleton",
     "add_initializer",
@@ -46,6 +38,7 @@ __all__ = [
     "normalize",
     "only_consumer",
     "open_session",
+    "provenance",
     "refresh_shapes",
     "remove_dead",
     "replace_node",

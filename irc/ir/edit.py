@@ -9,48 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
+from irc.ir.exporter_metadata import module_metadata
 from irc.ir.names import unique_name
-
-MODULE_KEY = "irc.module"
-
-
-def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor a value always has, or None: initializers that callers may override (graph inputs) are not constant."""
-    if value is None or value.is_graph_input():
-        return None
-    if value.const_value is not None and (value.is_initializer() or value.producer() is not None):
-        return value.const_value
-    producer = value.producer()
-    if producer is None or producer.op_type != "Constant" or producer.domain not in ("", "ai.onnx"):
-        return None
-    found: ir.TensorProtocol | None = ir.convenience.get_const_tensor(value)
-    return found
-
-
-def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
-    """The array a value always has, read-only, or None if it is not constant. Keep the array: a call may copy."""
-    tensor = constant_tensor(value)
-    if tensor is None:
-        return None
-    array = np.asarray(tensor.numpy()).view()
-    array.flags.writeable = False
-    return array
-
-
-def is_graph_output(value: ir.Value) -> bool:
-    """Whether the value is an output of its graph."""
-    return value.is_graph_output()
-
-
-def is_graph_input(value: ir.Value) -> bool:
-    """Whether the value is an input of its graph."""
-    return value.is_graph_input()
-
-
-def only_consumer(value: ir.Value, node: ir.Node) -> bool:
-    """Whether the value is used exactly once, by this node, and is not a graph output."""
-    uses = list(value.uses())
-    return len(uses) == 1 and uses[0].node is node and not value.is_graph_output()
+from irc.ir.tensors import tensor_shape
 
 
 def add_initializer(
@@ -69,7 +30,7 @@ def add_initializer(
     else:
         stored = tensor
         stored.name = name
-    value = ir.Value(name=name, shape=ir.Shape(stored.shape), type=ir.TensorType(stored.dtype), const_value=stored)
+    value = ir.Value(name=name, shape=tensor_shape(stored), type=ir.TensorType(stored.dtype), const_value=stored)
     graph.register_initializer(value)
     return value
 
@@ -91,11 +52,19 @@ def replace_node(
         inputs: Its inputs, None for an omitted optional one.
         attributes: Python values or `ir.Attr`; None for none.
         domain: Operator domain.
-        outputs: Number of outputs to keep, from the first; default all.
+        outputs: Number of outputs of the new node, default as many as `node` has. The first ones are `node`'s; more get
+            names of their own.
+
+    Raises:
+        ValueError: If `node` is in no graph or an output that would go away is used; nothing is changed then.
     """
     graph = node.graph
-    assert isinstance(graph, ir.Graph)
+    if graph is None:
+        raise ValueError(f"node {node.name!r} is not in a graph")
     count = len(node.outputs) if outputs is None else outputs
+    for gone in node.outputs[count:]:
+        if gone.uses() or gone.is_graph_output():
+            raise ValueError(f"output {gone.name!r} of node {node.name!r} is used; keep {len(node.outputs)} outputs")
     new = ir.Node(
         domain,
         op_type,
@@ -107,6 +76,9 @@ def replace_node(
     )
     for old_value, new_value in zip(node.outputs, new.outputs, strict=False):
         new_value.name, new_value.type, new_value.shape = old_value.name, old_value.type, old_value.shape
+    for extra in new.outputs[len(node.outputs) :]:
+        root = graph if isinstance(graph, ir.Graph) else graph.graph
+        extra.name = unique_name(root, f"{node.outputs[0].name}_{extra.index()}")
     graph.insert_before(node, new)
     for old_value, new_value in zip(node.outputs, new.outputs, strict=False):
         old_value.replace_all_uses_with(new_value, replace_graph_outputs=True)
@@ -121,60 +93,67 @@ def as_attributes(attributes: Mapping[str, Any] | None) -> list[ir.Attr]:
     return [v if isinstance(v, ir.Attr) else ir.convenience.convert_attribute(k, v) for k, v in attributes.items()]
 
 
-def module_metadata(node: ir.Node) -> dict[str, str]:
-    """The metadata a node built in the place of `node` inherits: the module it belongs to."""
-    return {MODULE_KEY: node.metadata_props[MODULE_KEY]} if MODULE_KEY in node.metadata_props else {}
-
-
 def can_replace(old: ir.Value, new: ir.Value) -> bool:
     """Whether `replace_value(old, new)` needs no Identity.
 
-    A graph output must keep its name, so its replacement must be a value that can take the name: the output of a node in
-    the same graph which is not a graph output itself.
+    A graph output must keep its name, so its replacement must be a value that can take the name: the output of a node
+    in the same graph which is not a graph output itself.
     """
-    if not old.is_graph_output():
+    graph = old.graph
+    if not old.is_graph_output() or graph is None:
         return True
     return (
         new.producer() is not None
         and not new.is_graph_output()
         and not new.is_graph_input()
-        and new.graph is old.graph
-        and sum(value is old for value in old.graph.outputs) == 1  # type: ignore[union-attr]
+        and new.graph is graph
+        and sum(value is old for value in graph.outputs) == 1
     )
 
 
 def replace_value(old: ir.Value, new: ir.Value) -> bool:
-    """Makes all users of `old`, in subgraphs too, use `new`; a graph output keeps its public name, type and position.
+    """Makes all users of `old`, in bodies too, use `new`; a graph output keeps its name, type, shape and position.
+
+    `old` stays where it is, unused, under another name if it gave its own away.
 
     Returns:
-        False if an Identity had to be left because `new` cannot take the name of the graph output `old`.
+        False if an Identity had to be left because `new` cannot take the name of the graph output `old`: it is a graph
+        input, an initializer, an output itself, or of another graph.
     """
-    if not old.is_graph_output():
+    if old is new:
+        return True
+    graph = old.graph
+    if not old.is_graph_output() or not isinstance(graph, ir.Graph):
         old.replace_all_uses_with(new)
         return True
+    name, type_, shape = old.name, old.type, old.shape
     if can_replace(old, new):
-        name, type_, shape = old.name, old.type, old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name = None
+        old.name = unique_name(graph, f"{name}_replaced")
         new.name = name
         new.type = type_ if type_ is not None else new.type
         new.shape = shape if shape is not None else new.shape
         return True
     for use in list(old.uses()):
-        use.node.replace_input_with(use.idx, new)
+        if not _is_identity(use.node, of=new, to=old):
+            use.node.replace_input_with(use.idx, new)
     producer = old.producer()
-    assert producer is not None
-    if producer.op_type == "Identity" and producer.inputs[0] is new:
+    if producer is not None and _is_identity(producer, of=new, to=old):
         return False
-    identity = ir.Node("", "Identity", [new], num_outputs=1, metadata_props=module_metadata(producer))
-    graph = producer.graph
-    assert graph is not None
-    graph.insert_after(producer, identity)
+    metadata = module_metadata(producer) if producer is not None else {}
+    identity = ir.Node("", "Identity", [new], num_outputs=1, name=f"{name}_identity", metadata_props=metadata)
     output = identity.outputs[0]
-    output.name, output.type, output.shape = old.name, old.type, old.shape
+    output.name, output.type, output.shape = name, type_, shape
     old.replace_all_uses_with(output, replace_graph_outputs=True)
-    old.name = None
+    if not old.is_graph_input():
+        old.name = unique_name(graph, f"{name}_replaced")
+    # At the end, since only graph outputs use it and `new` may be computed after `old`.
+    graph.append(identity)
     return False
+
+
+def _is_identity(node: ir.Node, *, of: ir.Value, to: ir.Value) -> bool:
+    return node.op_type == "Identity" and node.domain == "" and node.inputs[0] is of and node.outputs[0] is to
 
 
 def bypass(node: ir.Node, value: ir.Value) -> bool:
@@ -184,28 +163,28 @@ def bypass(node: ir.Node, value: ir.Value) -> bool:
         False, with nothing changed, if that would need an Identity in place of the node.
     """
     old = node.outputs[0]
-    if not can_replace(old, value) or any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
+    graph = node.graph
+    if graph is None or not can_replace(old, value) or any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
         return False
     replace_value(old, value)
-    graph = node.graph
-    assert graph is not None
     graph.remove(node, safe=True)
     return True
 
 
 def remove_dead(model: ir.Model) -> int:
-    """Removes nodes, initializers, functions and opset imports that nothing uses; returns the number of nodes removed."""
+    """Removes what nothing uses: nodes, initializers, optional outputs, functions, opset imports.
+
+    Graph inputs stay. A node's effect is its outputs: ONNX has no others.
+
+    Returns:
+        The number of nodes removed, in bodies too.
+    """
     before = sum(1 for _ in model.graph.all_nodes())
     common_passes.RemoveUnusedNodesPass()(model)
-    common_passes.RemoveUnusedFunctionsPass()(model)
+    for graph in dict.fromkeys((model.graph, *model.graph.subgraphs())):
+        for name, value in list(graph.initializers.items()):
+            if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+                del graph.initializers[name]
+    common_passes.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     common_passes.RemoveUnusedOpsetsPass()(model)
     return before - sum(1 for _ in model.graph.all_nodes())
-
-
-def snapshot(model: ir.Model) -> ir.Model:
-    """A copy that can be edited without touching the original; tensors are shared, so it is cheap."""
-    from irc.ir.names import track
-
-    copy: ir.Model = model.clone()
-    track(copy)
-    return copy

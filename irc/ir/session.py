@@ -74,7 +74,8 @@ def open_session(
             array = weight.array()
         else:
             array = weight if isinstance(weight, np.ndarray) else weight.numpy()
-        array = np.ascontiguousarray(array)
+        # Data files of other tools pack tensors without alignment; a misaligned one has to be copied.
+        array = np.require(array, requirements=["C", "A"])
         arrays.append(array)
         values.append(ort.OrtValue.ortvalue_from_numpy(array))
         names.append(name)

@@ -2,104 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 import onnx_ir as ir
 
 from irc.errors import ModelError
-from irc.ir.stripped import stripped_proto
-from irc.ir.validity import first_line
+from irc.ir.messages import first_line
+from irc.ir.stripped import graphs_of, stripped_proto, without_opaque_nodes
+from irc.ir.tensors import tensor_shape
+
+Dim = int | str | None
 
 
 def refresh_shapes(model: ir.Model, *, strict: bool = True) -> None:
     """Infers the type and shape of every value anew, in place.
 
-    Initializers take them from their tensors; graph inputs keep theirs, as do graph outputs, whose symbols are part of the
-    interface. Values behind operators that onnx does not know stay unknown.
+    Initializers take them from their tensors; inputs and outputs of the main graph keep theirs, symbols included. Where
+    inference cannot tell a dimension, what was known stays if it is a symbol, or if no input of the node changed its
+    shape; otherwise the dimension becomes unknown. Operators that onnx does not know keep what the exporter said.
 
     Args:
-        model: Changed in place.
-        strict: Raise when inference contradicts the graph; otherwise leave such values unknown.
+        model: Names unique, as `load` leaves them. Unchanged if an error is raised.
+        strict: Raise when inference contradicts the graph; otherwise leave what it cannot tell unknown.
 
     Raises:
         ModelError: If `strict` and inference finds a contradiction; the message has its first line.
     """
-    graphs = (model.graph, *model.graph.subgraphs())
-    known_before: dict[int, tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]] = {}
-    for graph in graphs:
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                value.type = ir.TensorType(value.const_value.dtype)
-                value.shape = ir.Shape(value.const_value.shape)
-        for node in graph:
-            for value in node.outputs:
-                if not value.is_graph_output():
-                    known_before[id(value)] = (value, value.type, value.shape)
-                    value.shape = None
-                    if node.domain in ("", "ai.onnx"):
-                        value.type = None
+    proto = stripped_proto(model)
+    opaque = set(without_opaque_nodes(proto, element_type=None))
+    _forget(proto)
     try:
-        inferred = onnx.shape_inference.infer_shapes(
-            stripped_proto(model, above=8192), check_type=strict, strict_mode=False, data_prop=True
-        )
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
     except Exception as error:
-        for value, type_, shape in known_before.values():
-            value.type, value.shape = type_, shape
         if strict:
             raise ModelError(f"shape inference contradicts the graph: {first_line(error)}") from error
-        return
-    fresh = ir.from_proto(inferred)
-    _copy(model.graph, fresh.graph)
-    for value, type_, shape in known_before.values():
-        producer = value.producer()
-        if value.type is None and type_ is not None:
-            value.type = type_
-        if value.shape is None and shape is not None and _opaque(producer):
-            value.shape = shape
+        inferred = proto
+    public = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    symbols = {
+        d
+        for value in (*model.graph.inputs, *model.graph.outputs)
+        for d in _dims(value.shape) or ()
+        if isinstance(d, str)
+    }
+    found: dict[str, onnx.TypeProto] = {}
+    for graph in graphs_of(inferred.graph):
+        for info in (*graph.value_info, *graph.input, *graph.output):
+            if info.HasField("type"):
+                found[info.name] = info.type
+    _Refresh(found, symbols, public, opaque).graph(model.graph, inputs_changed=False)
 
 
-def _opaque(node: ir.Node | None) -> bool:
-    """Whether onnx cannot infer behind this node, so that what the exporter said is the best there is."""
-    if node is None:
-        return False
-    return node.domain not in ("", "ai.onnx") or any(
-        value is not None and value.shape is None and value.const_value is None for value in node.inputs
-    )
+def _forget(proto: onnx.ModelProto) -> None:
+    """Drops every shape inference is to find; element types of body inputs and outputs stay, the checker wants them."""
+    for graph in graphs_of(proto.graph):
+        del graph.value_info[:]
+        if graph is not proto.graph:
+            for info in (*graph.input, *graph.output):
+                if info.type.HasField("tensor_type"):
+                    info.type.tensor_type.ClearField("shape")
 
 
-def _copy(graph: ir.Graph, fresh: ir.Graph) -> None:
-    """Types and shapes from a structurally equal graph; symbols invented by inference are dropped."""
-    for node, other in zip(graph, fresh, strict=True):
-        for value, inferred in zip(node.outputs, other.outputs, strict=True):
-            if value.type is None or not value.is_graph_output():
-                value.type = inferred.type if inferred.type is not None else value.type
-            if value.shape is None and inferred.shape is not None:
-                value.shape = _without_invented(inferred.shape)
-            elif value.is_graph_output() and inferred.shape is not None and value.shape is not None:
-                _require_compatible(value, inferred.shape)
-        for name, attribute in node.attributes.items():
-            if attribute.type == ir.AttributeType.GRAPH:
-                _copy(attribute.as_graph(), other.attributes[name].as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for body, fresh_body in zip(attribute.as_graphs(), other.attributes[name].as_graphs(), strict=True):
-                    _copy(body, fresh_body)
+class _Refresh:
+    """One walk that writes what was inferred and keeps what is still true."""
 
+    def __init__(self, found: dict[str, onnx.TypeProto], symbols: set[str], public: set[int], opaque: set[str]) -> None:
+        self._found, self._symbols, self._public, self._opaque = found, symbols, public, opaque
+        self._changed: set[int] = set()
 
-def _without_invented(shape: ir.Shape) -> ir.Shape:
-    return ir.Shape(
-        [
-            d if isinstance(d, int) or (d.value is not None and not str(d.value).startswith("unk__")) else None
-            for d in shape
-        ]
-    )
+    def graph(self, graph: ir.Graph, *, inputs_changed: bool) -> None:
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                before = _dims(value.shape)
+                value.type, value.shape = ir.TensorType(value.const_value.dtype), tensor_shape(value.const_value)
+                if before is not None and before != _dims(value.shape):
+                    self._changed.add(id(value))
+        for value in graph.inputs:
+            self._update(value, trusted=not inputs_changed)
+        for node in graph:
+            changed = any(value is not None and id(value) in self._changed for value in node.inputs)
+            for body in _bodies(node):
+                self.graph(body, inputs_changed=changed)
+                changed = changed or any(id(value) in self._changed for value in body.outputs)
+            for value in node.outputs:
+                if value.name not in self._opaque:
+                    self._update(value, trusted=not changed)
 
+    def _update(self, value: ir.Value, *, trusted: bool) -> None:
+        inferred = self._found.get(value.name or "")
+        if id(value) in self._public:
+            if value.is_graph_output() and inferred is not None:
+                value.type = value.type or ir.serde.deserialize_type_proto_for_type(inferred)
+                value.shape = value.shape or self._known(inferred)
+            return
+        old = _dims(value.shape)
+        new = None
+        if inferred is not None:
+            value.type = ir.serde.deserialize_type_proto_for_type(inferred) or value.type
+            shape = self._known(inferred)
+            new = _dims(shape)
+            if inferred.HasField("tensor_type") or shape is None:
+                value.shape = _merged(old, new, trusted=trusted)
+            else:
+                value.shape = shape
+        else:
+            value.shape = _merged(old, None, trusted=trusted)
+        now = _dims(value.shape)
+        if old is not None and (
+            now is None or any(isinstance(a, int) and a != b for a, b in zip(old, now, strict=False))
+        ):
+            self._changed.add(id(value))
+        if old is not None and now is not None and len(old) != len(now):
+            self._changed.add(id(value))
 
-def _require_compatible(value: ir.Value, inferred: ir.Shape) -> None:
-    declared = value.shape
-    assert declared is not None
-    clash = len(declared) != len(inferred) or any(
-        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(declared, inferred, strict=False)
-    )
-    if clash:
-        raise ModelError(
-            f"graph output {value.name!r} is declared as {list(map(str, declared))} but computes {list(map(str, inferred))}"
+    def _known(self, inferred: onnx.TypeProto) -> ir.Shape | None:
+        """The inferred shape without the symbols onnx made up for dimensions it does not know."""
+        shape = ir.serde.deserialize_type_proto_for_shape(inferred)
+        dims = _dims(shape)
+        if dims is None:
+            return None
+        return ir.Shape(
+            [None if isinstance(d, str) and d.startswith("unk__") and d not in self._symbols else d for d in dims]
         )
+
+
+def _merged(old: tuple[Dim, ...] | None, new: tuple[Dim, ...] | None, *, trusted: bool) -> ir.Shape | None:
+    """The new dims, gaps filled from the old ones: symbols if the rank is the same, numbers only if `trusted`."""
+    if new is None:
+        return ir.Shape(old) if trusted and old is not None else None
+    if old is None or len(old) != len(new):
+        return ir.Shape(new)
+    return ir.Shape([a if b is None and (trusted or isinstance(a, str)) else b for a, b in zip(old, new, strict=True)])
+
+
+def _dims(shape: ir.Shape | None) -> tuple[Dim, ...] | None:
+    return None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+            yield from attribute.as_graphs()

@@ -7,6 +7,8 @@ value, and `spill` turns large arrays and lazy tensors into slices one at a time
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-LARGE_BYTES = 1024
+from irc.errors import ModelError, OutputError
+from irc.ir.stripped import weights_detached
+from irc.ir.tensors import LARGE_BYTES
+
 SPILL_BYTES = 1 << 20
 
 
@@ -27,7 +32,7 @@ class ExternalSlice:
         path: Absolute path of the file.
         offset: First byte.
         length: Number of bytes.
-        dtype: numpy dtype name; bfloat16 and float8 by their onnx names are not sliced.
+        dtype: numpy dtype name. Types numpy does not have are not sliced.
         shape: Shape of the tensor.
     """
 
@@ -38,15 +43,17 @@ class ExternalSlice:
     shape: tuple[int, ...]
 
     def array(self) -> np.ndarray[Any, Any]:
-        """The tensor, mapped from the file."""
-        count = int(np.prod(self.shape, dtype=np.int64))
-        flat = np.memmap(self.path, dtype=np.dtype(self.dtype), mode="r", offset=self.offset, shape=(count,))
-        return flat.reshape(self.shape)
+        """The tensor, mapped read-only from the file."""
+        dtype = np.dtype(self.dtype)
+        if self.length == 0:
+            return np.empty(self.shape, dtype)
+        flat = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.offset, shape=(self.length,))
+        return flat.view(np.ndarray).view(dtype).reshape(self.shape)
 
 
 @dataclasses.dataclass
 class Skeleton:
-    """A model without its large weights, and where they are.
+    """A model without its large weights, and where they are. Picklable after `spill`.
 
     Attributes:
         proto: Serialized ModelProto whose large initializers are external placeholders.
@@ -57,22 +64,40 @@ class Skeleton:
     weights: dict[str, Any]
 
     def spill(self, folder: Path) -> Skeleton:
-        """Writes every array above 1 MiB and every lazy tensor to a file, one at a time, and refers to it there."""
+        """Writes every array and lazy tensor of 1 MiB or more to one file, one at a time, and refers to it there.
+
+        Args:
+            folder: Where; each call writes a file of its own.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
         spilled: dict[str, Any] = {}
-        path = folder / "weights.bin"
-        with path.open("wb") as file:
-            for name, weight in self.weights.items():
-                if isinstance(weight, ExternalSlice) or (
-                    isinstance(weight, np.ndarray) and weight.nbytes <= SPILL_BYTES
-                ):
-                    spilled[name] = weight
-                    continue
-                array = np.ascontiguousarray(weight if isinstance(weight, np.ndarray) else weight.numpy())
-                offset = -(-file.tell() // 4096) * 4096
-                file.seek(offset)
-                file.write(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
-                spilled[name] = ExternalSlice(str(path), offset, array.nbytes, array.dtype.name, array.shape)
-        return Skeleton(self.proto, spilled)
+        large = [name for name, weight in self.weights.items() if _is_large(weight)]
+        for name, weight in self.weights.items():
+            if name not in large:
+                spilled[name] = weight.numpy() if isinstance(weight, ir.LazyTensor) else weight
+        if not large:
+            return Skeleton(self.proto, spilled)
+        try:
+            descriptor, path = tempfile.mkstemp(dir=folder, prefix="weights-", suffix=".bin")
+            with os.fdopen(descriptor, "wb") as file:
+                for name in large:
+                    weight = self.weights[name]
+                    array = np.ascontiguousarray(weight if isinstance(weight, np.ndarray) else weight.numpy())
+                    offset = -(-file.tell() // 4096) * 4096
+                    file.seek(offset)
+                    file.write(array.reshape(-1).view(np.uint8).data)
+                    spilled[name] = ExternalSlice(path, offset, array.nbytes, array.dtype.name, array.shape)
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: cannot hold the weights for a run: {error.strerror}; set TMPDIR elsewhere"
+            ) from error
+        return Skeleton(self.proto, {name: spilled[name] for name in self.weights})
+
+
+def _is_large(weight: Any) -> bool:
+    return not isinstance(weight, ExternalSlice) and weight.nbytes >= SPILL_BYTES
 
 
 _NUMPY_TYPES = {
@@ -94,73 +119,44 @@ _NUMPY_TYPES = {
 def skeleton(model: ir.Model, *, extra_outputs: Sequence[str] = ()) -> Skeleton:
     """Splits a model into a small protobuf and its weights; the model is unchanged.
 
+    Weights of 1 KiB and more in the main graph are split off; those in bodies and of types numpy lacks stay inside.
+
     Args:
         model: Any model, valid or not.
-        extra_outputs: Names of values that become graph outputs as well.
+        extra_outputs: Names of values of the main graph that become outputs as well.
+
+    Raises:
+        ModelError: If an extra output is not a value of the main graph.
     """
-    replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
-    weights: dict[str, Any] = {}
-    added = 0
-    graph = model.graph
-    try:
-        for name, value in graph.initializers.items():
-            tensor = value.const_value
-            if tensor is None or tensor.nbytes < LARGE_BYTES or tensor.dtype not in _NUMPY_TYPES:
-                continue
-            weights[name] = _weight(tensor)
-            placeholder = ir.ExternalTensor(
-                f"{name}.bin", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
-            )
-            replaced.append((value, tensor))
-            value.const_value = placeholder
-        if extra_outputs:
-            known = ir.convenience.create_value_mapping(graph)
-            present = {value.name for value in graph.outputs}
-            for name in extra_outputs:
-                if name not in present:
-                    graph.outputs.append(known[name])
-                    added += 1
-        inlined = _serializable(model)
-        proto: onnx.ModelProto = ir.to_proto(inlined)
-        return Skeleton(proto.SerializeToString(deterministic=True), weights)
-    finally:
-        for _ in range(added):
-            graph.outputs.pop()
-        for value, tensor in replaced:
-            value.const_value = tensor
+
+    def split(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+        large = tensor.nbytes >= LARGE_BYTES and tensor.dtype in _NUMPY_TYPES
+        return large and graph is model.graph and not value.is_graph_input()
+
+    with weights_detached(model, detach=split) as detached:
+        proto: onnx.ModelProto = ir.to_proto(model)
+    if extra_outputs:
+        _expose(model, proto, extra_outputs)
+    weights = {name: _weight(tensor) for name, tensor in detached.items()}
+    return Skeleton(proto.SerializeToString(deterministic=True), weights)
 
 
-def _serializable(model: ir.Model) -> ir.Model:
-    """The model, with remaining external tensors (small, in bodies, or of packed types) brought into memory."""
-    placeholders = {id(v.const_value) for v in model.graph.initializers.values() if _is_placeholder(v)}
-    remaining = [
-        value
-        for graph in (model.graph, *model.graph.subgraphs())
-        for value in graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor) and id(value.const_value) not in placeholders
-    ]
-    if not remaining:
-        return model
-    copy: ir.Model = model.clone()
-    names = {value.name for value in remaining}
-    for graph in (copy.graph, *copy.graph.subgraphs()):
-        for value in graph.initializers.values():
-            if value.name in names and isinstance(value.const_value, ir.ExternalTensor):
-                tensor = value.const_value
-                value.const_value = ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
-    return copy
-
-
-def _is_placeholder(value: ir.Value) -> bool:
-    tensor = value.const_value
-    return isinstance(tensor, ir.ExternalTensor) and tensor.location == f"{value.name}.bin" and not tensor.base_dir
+def _expose(model: ir.Model, proto: onnx.ModelProto, names: Sequence[str]) -> None:
+    known = ir.convenience.create_value_mapping(model.graph)
+    present = {value.name for value in model.graph.outputs}
+    for name in names:
+        if name in present:
+            continue
+        if name not in known:
+            raise ModelError(f"{name!r} cannot be observed: the main graph has no such value")
+        present.add(name)
+        # Without a type: the runtime infers it, and what the graph says may be stale in the middle of an edit.
+        proto.graph.output.add(name=name)
 
 
 def _weight(tensor: ir.TensorProtocol) -> Any:
-    if isinstance(tensor, ir.ExternalTensor) and tensor.path:
-        dtype = tensor.dtype.numpy().name
-        shape = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
-        return ExternalSlice(str(tensor.path), tensor.offset or 0, tensor.nbytes, dtype, shape)
-    if isinstance(tensor, ir.LazyTensor):
-        return tensor
-    return np.asarray(tensor.numpy())
+    shape = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
+    if isinstance(tensor, ir.ExternalTensor):
+        path = os.path.abspath(tensor.path)
+        return ExternalSlice(path, tensor.offset or 0, tensor.nbytes, tensor.dtype.numpy().name, shape)
+    return tensor if isinstance(tensor, ir.LazyTensor) else np.asarray(tensor.numpy())

@@ -3,56 +3,136 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import onnx
 import onnx_ir as ir
 
-LARGE_BYTES = 1024
-"""Tensors above this are weights, not shapes: they are left out. Smaller ones may drive shape inference."""
+from irc.ir.tensors import LARGE_BYTES, tensor_shape
+
+PLACEHOLDER = "irc.weight"
+"""The location of external tensors that stand for weights left out; no such file exists."""
 
 
 @contextlib.contextmanager
-def without_weights(model: ir.Model, *, above: int = LARGE_BYTES) -> Iterator[None]:
-    """Takes large initializers out of the model for the duration of the block.
+def weights_detached(
+    model: ir.Model, *, detach: Callable[[ir.Graph, ir.Value, ir.TensorProtocol], bool]
+) -> Iterator[dict[str, ir.TensorProtocol]]:
+    """Puts external placeholders in the place of chosen weights for the duration of the block.
 
-    They become typed inputs of the main graph, or lose their tensor in a body, so that checkers see a complete graph.
+    Only `const_value` changes, so that the graph itself is never touched. Every other external tensor is in memory
+    within the block, since a relative path would mean nothing in the protobuf made there.
+
+    Args:
+        model: As before when the block ends.
+        detach: Whether to detach a tensor, given its graph and its value.
+
+    Yields:
+        The detached tensors by the name of their value.
     """
-    removed: list[tuple[ir.Graph, str, ir.Value]] = []
-    added = []
+    detached: dict[str, ir.TensorProtocol] = {}
+    replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
     try:
-        for graph in (model.graph, *model.graph.subgraphs()):
-            for name, value in list(graph.initializers.items()):
+        for graph in dict.fromkeys((model.graph, *model.graph.subgraphs())):
+            for name, value in graph.initializers.items():
                 tensor = value.const_value
-                if tensor is None or tensor.nbytes <= above or value.is_graph_input():
+                if tensor is None:
                     continue
-                if graph is not model.graph:
+                if detach(graph, value, tensor):
+                    detached[name] = tensor
+                    stand_in: ir.TensorProtocol = ir.ExternalTensor(
+                        PLACEHOLDER, 0, tensor.nbytes, tensor.dtype, shape=tensor_shape(tensor), name=name
+                    )
+                elif isinstance(tensor, ir.ExternalTensor):
+                    stand_in = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+                else:
                     continue
-                removed.append((graph, name, value))
-                if value.type is None:
-                    value.type = ir.TensorType(tensor.dtype)
-                if value.shape is None:
-                    value.shape = ir.Shape(tensor.shape)
-        order = [(graph, list(graph.initializers.items())) for graph in {id(g): g for g, _, _ in removed}.values()]
-        for graph, name, value in removed:
-            del graph.initializers[name]
-            graph.inputs.append(value)
-            added.append((graph, value))
-        yield
+                replaced.append((value, tensor))
+                value.const_value = stand_in
+        yield detached
     finally:
-        for graph, value in reversed(added):
-            graph.inputs.pop()
-        for graph, items in order if removed else []:
-            graph.initializers.clear()
-            for _, value in items:
-                graph.register_initializer(value)
+        for value, tensor in replaced:
+            value.const_value = tensor
 
 
 def stripped_proto(model: ir.Model, *, above: int = LARGE_BYTES) -> onnx.ModelProto:
-    """The model as protobuf with large initializers as inputs of the main graph; the model is unchanged afterwards.
+    """The model as protobuf with large initializers, those of bodies too, as inputs of the main graph.
 
-    The IR version is at least 4, below which initializers had to be inputs.
+    Args:
+        model: Unchanged.
+        above: Bytes from which an initializer becomes an input.
     """
-    with without_weights(model, above=above):
+
+    def large(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+        return tensor.nbytes >= above and not value.is_graph_input()
+
+    with weights_detached(model, detach=large) as detached:
         proto: onnx.ModelProto = ir.to_proto(model)
+    for graph in graphs_of(proto.graph):
+        kept = [tensor for tensor in graph.initializer if tensor.name not in detached]
+        if len(kept) != len(graph.initializer):
+            del graph.initializer[:]
+            graph.initializer.extend(kept)
+    for name, tensor in detached.items():
+        dims = [int(d) for d in tensor.shape]  # type: ignore[arg-type]
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.dtype.value, dims))
     return proto
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and the bodies of its nodes at every depth."""
+    pending = [graph]
+    while pending:
+        current = pending.pop()
+        yield current
+        for node in current.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    pending.append(attribute.g)
+                elif attribute.type == onnx.AttributeProto.GRAPHS:
+                    pending.extend(attribute.graphs)
+
+
+def without_opaque_nodes(proto: onnx.ModelProto, *, element_type: int | None) -> list[str]:
+    """Takes nodes whose operator onnx does not know out of the protobuf; their outputs become inputs of the main graph.
+
+    onnx stops reporting contradictions anywhere in a model that has one such node.
+
+    Args:
+        proto: A stripped model with unique names; changed in place.
+        element_type: Type of the new inputs, or None for the declared type if there is one.
+
+    Returns:
+        The names of the new inputs.
+    """
+    versions = {opset.domain or "ai.onnx": opset.version for opset in proto.opset_import}
+    functions = {(f.domain, f.name) for f in proto.functions}
+    names: list[str] = []
+    for graph in list(graphs_of(proto.graph)):
+        opaque = [node for node in graph.node if _is_opaque(node, versions, functions)]
+        if not opaque:
+            continue
+        declared = {info.name: info for info in (*graph.value_info, *graph.output)}
+        for node in opaque:
+            for name in node.output:
+                if not name:
+                    continue
+                names.append(name)
+                info = proto.graph.input.add(name=name)
+                if element_type is not None:
+                    info.type.tensor_type.elem_type = element_type
+                    info.type.tensor_type.shape.SetInParent()
+                elif name in declared and declared[name].HasField("type"):
+                    info.type.CopyFrom(declared[name].type)
+        kept = [node for node in graph.node if not _is_opaque(node, versions, functions)]
+        del graph.node[:]
+        graph.node.extend(kept)
+    return names
+
+
+def _is_opaque(node: onnx.NodeProto, versions: dict[str, int], functions: set[tuple[str, str]]) -> bool:
+    """Whether neither onnx nor the model defines the operator; one that onnx has in another opset is not opaque."""
+    domain = node.domain or "ai.onnx"
+    if (node.domain, node.op_type) in functions or domain not in versions:
+        return False
+    return not onnx.defs.has(node.op_type, domain="" if domain == "ai.onnx" else domain)

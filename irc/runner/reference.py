@@ -1,28 +1,45 @@
-"""Reference outputs of a model and the comparison with a rewritten one, computed where the runtime lives.
+"""Reference outputs of a model, kept in files of the runtime process, and the comparison of rewritten models with them.
 
 The tolerance of a rounding pass is the model's own rounding noise: how far its outputs move between two optimization
-levels of the runtime. For each output,
+levels of the runtime. For each float output,
 
-    |candidate - reference| <= MULTIPLE * max|optimized - unoptimized| + EPSILONS * eps(dtype) * max|reference|
+    |candidate - reference| <= MULTIPLE * max|optimized - unoptimized| + relative * max|reference|
 
-with NaN and infinities in the same places; integer outputs by agreement.
+with NaN and infinities in the same places; integer outputs by agreement. Being in files, the reference survives a candidate
+that brings the process down.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from irc.ir.session import Session
+from irc.runner import difference
+from irc.runner.protocol import mapped, store
+from irc.runner.session import Feed, OpenSession
 
-Feed = dict[str, "np.ndarray[Any, Any]"]
-Outputs = dict[str, Any]
-MULTIPLE = 8.0
-EPSILONS = 64.0
 INTEGER_AGREEMENT = 0.999
+# A multiple of the unit roundoff for what accumulates over the depth of a network; half precision accumulates in float.
+EPSILONS = {"float16": 8.0, "float32": 64.0, "float64": 64.0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What a comparison allows.
+
+    Attributes:
+        multiple: Multiple of the measured noise.
+        relative: Least relative error allowed, for models that compute in a coarser type than they return.
+        exact_outputs: Integer outputs that no float reaches: always compared exactly.
+    """
+
+    multiple: float = 8.0
+    relative: float = 0.0
+    exact_outputs: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +51,7 @@ class Comparison:
         output: Name of the worst one.
         error: Its largest absolute difference, or share of disagreeing elements for integers.
         tolerance: What was allowed.
-        message: In words.
+        message: In words; "" if ok.
     """
 
     ok: bool
@@ -43,99 +60,143 @@ class Comparison:
     tolerance: float = 0.0
     message: str = ""
 
+    @property
+    def severity(self) -> tuple[bool, float]:
+        """Orders comparisons from harmless to worst."""
+        return (not self.ok, self.error / self.tolerance if self.tolerance else self.error)
+
 
 @dataclasses.dataclass
-class Reference:
-    """Outputs per feed, the rounding noise per output, and the outputs that are random."""
+class Facts:
+    """What is known of the outputs by label.
 
-    feeds: list[Feed]
-    outputs: list[Outputs]
-    noise: dict[str, float]
-    random_outputs: list[str]
+    Attributes:
+        noise: Largest difference between optimized and unoptimized runs (share of elements for integers).
+        wobble: Largest difference between two unoptimized runs, where it is of the size of rounding.
+        unstable: Outputs that cannot be compared, with the reason.
+    """
+
+    noise: dict[str, float] = dataclasses.field(default_factory=dict)
+    wobble: dict[str, float] = dataclasses.field(default_factory=dict)
+    unstable: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Reference:
+    """Feeds, outputs and facts of one model, in a folder.
+
+    Args:
+        folder: Where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.feeds, self.rules = mapped(folder / "feeds.bin")
+        self.facts: Facts = mapped(folder / "facts.bin")
 
     @classmethod
-    def of(cls, open_at: Callable[[str], Session], feeds: list[Feed]) -> Reference:
-        """Runs a model unoptimized (twice) and optimized on every feed."""
-        plain = open_at("none")
-        outputs = [_run(plain, feed) for feed in feeds]
-        again = [_run(plain, feed) for feed in feeds]
-        random = [
-            name
-            for name in outputs[0]
-            if any(not _identical(a[name], b[name]) for a, b in zip(outputs, again, strict=True))
-        ]
-        del plain, again
-        noise = dict.fromkeys(outputs[0], 0.0)
-        try:
-            optimized = open_at("all")
-            for feed, expected in zip(feeds, outputs, strict=True):
-                for name, value in _run(optimized, feed).items():
-                    if _is_float(value) and value.shape == expected[name].shape:
-                        noise[name] = max(noise[name], _largest_difference(value, expected[name]))
-        except Exception:  # a runtime that cannot optimize a model it can run: no noise is known, eps remains
-            pass
-        return cls(feeds, outputs, noise, random)
+    def compute(cls, folder: Path, open_plain: Callable[[], OpenSession], feeds: list[Feed], rules: Rules) -> Reference:
+        """Runs a model unoptimized on every feed, and again in a second session to see what is reproducible."""
+        folder.mkdir()
+        store(folder / "feeds.bin", (feeds, rules))
+        session = open_plain()
+        for index, feed in enumerate(feeds):
+            store(folder / f"outputs-{index}.bin", session.run(feed))
+        del session
+        store(folder / "facts.bin", Facts())
+        reference = cls(folder)
+        reference._compare_with_itself(open_plain())
+        return reference
 
-    def compare(self, session: Session, *, exact: bool) -> Comparison:
-        """Compares a model with the reference on every feed; returns the worst output."""
-        worst = Comparison(True)
-        for index, (feed, expected) in enumerate(zip(self.feeds, self.outputs, strict=True)):
-            actual = _run(session, feed)
-            for name, reference in expected.items():
-                if name in self.random_outputs:
+    def _compare_with_itself(self, session: OpenSession) -> None:
+        for index, feed, expected in self._each():
+            again = _arrays(session.run(feed, list(expected)))
+            for label, value in _arrays(expected).items():
+                other = again.get(label)
+                if other is not None and difference.identical(value, other):
                     continue
-                found = self._compare_one(name, actual[name], reference, exact, index)
-                if (found.ok, -_relative(found)) < (worst.ok, -_relative(worst)):
+                if other is not None and self._is_rounding(value, other):
+                    wobble = difference.largest_difference(value, other)
+                    self.facts.wobble[label] = max(wobble, self.facts.wobble.get(label, 0.0))
+                else:
+                    self.facts.unstable.setdefault(label, f"differs between two runs of the original on sample {index}")
+        store(self._folder / "facts.bin", self.facts)
+
+    def measure_noise(self, optimized: OpenSession) -> None:
+        """Runs the model optimized on every feed and notes how far the outputs move."""
+        for index, feed, expected in self._each():
+            arrays = _arrays(optimized.run(feed, list(expected)))
+            for label, value in _arrays(expected).items():
+                other = arrays.get(label)
+                if other is None or not difference.same_form(value, other):
+                    reason = f"changes shape with the runtime's optimization level on sample {index}"
+                    self.facts.unstable.setdefault(label, reason)
+                    continue
+                if difference.is_float(value):
+                    moved = difference.largest_difference(value, other)
+                else:
+                    moved = difference.disagreement(value, other)
+                self.facts.noise[label] = max(moved, self.facts.noise.get(label, 0.0))
+        store(self._folder / "facts.bin", self.facts)
+
+    def compare(self, session: OpenSession, *, exact: bool) -> Comparison:
+        """Compares a model with the reference; returns the worst output of the first sample that fails, or of all."""
+        worst = Comparison(True)
+        for index, feed, expected in self._each():
+            actual = _arrays(session.run(feed, list(expected)))
+            for label, reference in _arrays(expected).items():
+                if label in self.facts.unstable:
+                    continue
+                where = f"output {label!r} of sample {index}"
+                if label not in actual:
+                    found = Comparison(False, label, np.inf, 0.0, f"{where} is missing")
+                else:
+                    found = self._compare(label, where, actual[label], reference, exact)
+                if found.severity > worst.severity or not worst.output:
                     worst = found
+            if not worst.ok:
+                break
         return worst
 
-    def _compare_one(self, name: str, actual: Any, reference: Any, exact: bool, sample: int) -> Comparison:
-        where = f"output {name!r} of sample {sample}"
-        if not isinstance(reference, np.ndarray):
-            same = _identical(actual, reference)
-            return Comparison(same, name, 0.0 if same else 1.0, 0.0, "" if same else f"{where} differs")
-        if actual.shape != reference.shape or actual.dtype != reference.dtype:
+    def _compare(
+        self, label: str, where: str, actual: difference.Array, reference: difference.Array, exact: bool
+    ) -> Comparison:
+        if not difference.same_form(actual, reference):
             message = f"{where} was {reference.dtype} {list(reference.shape)} and is {actual.dtype} {list(actual.shape)}"
-            return Comparison(False, name, float("inf"), 0.0, message)
-        if exact or reference.size == 0:
-            same = _identical(actual, reference)
-            error = 0.0 if same else _largest_difference(actual, reference) if _is_float(reference) else 1.0
-            return Comparison(same, name, error, 0.0, "" if same else f"{where} is not bit-identical (difference {error:.3g})")
-        if not _is_float(reference):
-            share = float(np.mean(actual != reference))
-            ok = share <= 1 - INTEGER_AGREEMENT
-            return Comparison(ok, name, share, 1 - INTEGER_AGREEMENT, "" if ok else f"{where}: {share:.2%} of elements differ")
-        finite = np.isfinite(reference)
-        if not np.array_equal(finite, np.isfinite(actual)) or not _identical(actual[~finite], reference[~finite]):
-            return Comparison(False, name, float("inf"), 0.0, f"{where} has NaN or infinity in other places")
-        scale = float(np.max(np.abs(reference[finite]), initial=0.0))
-        tolerance = MULTIPLE * self.noise[name] + EPSILONS * float(np.finfo(reference.dtype).eps) * scale
-        error = _largest_difference(actual, reference)
-        ok = error <= tolerance
-        return Comparison(ok, name, error, tolerance, "" if ok else f"{where} is off by {error:.3g}; rounding allows {tolerance:.3g}")
+            return Comparison(False, label, np.inf, 0.0, message)
+        if not difference.is_float(reference):
+            numeric = reference.dtype.kind in "iub"
+            fixed = exact or not numeric or label.split("[")[0] in self.rules.exact_outputs
+            tolerance = 0.0 if fixed else max(1 - INTEGER_AGREEMENT, 2 * self.facts.noise.get(label, 0.0))
+            share = difference.disagreement(actual, reference)
+            message = f"{where}: {share:.2%} of the elements differ" + (f"; allowed {tolerance:.2%}" if tolerance else "")
+            return Comparison(share <= tolerance, label, share, tolerance, "" if share <= tolerance else message)
+        if not difference.same_exceptions(actual, reference):
+            return Comparison(False, label, np.inf, 0.0, f"{where} has NaN or infinity in other places")
+        error = difference.largest_difference(actual, reference)
+        tolerance = self.rules.multiple * self.facts.wobble.get(label, 0.0)
+        if exact:
+            message = f"{where} is off by {error:.3g}; the pass promises identical bits"
+        else:
+            noise = max(self.facts.noise.get(label, 0.0), self.facts.wobble.get(label, 0.0))
+            tolerance = self.rules.multiple * noise + self._relative(reference) * difference.scale(reference)
+            message = f"{where} is off by {error:.3g}; rounding allows {tolerance:.3g}"
+        return Comparison(error <= tolerance, label, error, tolerance, "" if error <= tolerance else message)
+
+    def _relative(self, array: difference.Array) -> float:
+        return max(EPSILONS.get(array.dtype.name, 64.0) * float(np.finfo(array.dtype).eps), self.rules.relative)
+
+    def _is_rounding(self, a: difference.Array, b: difference.Array) -> bool:
+        return (
+            difference.same_form(a, b)
+            and difference.is_float(a)
+            and difference.same_exceptions(a, b)
+            and difference.largest_difference(a, b) <= self._relative(a) * difference.scale(a)
+        )
+
+    def _each(self) -> Iterator[tuple[int, Feed, dict[str, Any]]]:
+        for index, feed in enumerate(self.feeds):
+            yield index, feed, mapped(self._folder / f"outputs-{index}.bin")
 
 
-def _relative(comparison: Comparison) -> float:
-    return comparison.error / comparison.tolerance if comparison.tolerance else comparison.error
-
-
-def _run(session: Session, feed: Feed) -> Outputs:
-    names = [o.name for o in session.session.get_outputs()]
-    return dict(zip(names, session.run(names, feed), strict=True))
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
-
-
-def _identical(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=_is_float(a)))
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(_identical(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
-
-
-def _largest_difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    both = np.isfinite(a) & np.isfinite(b)
-    return float(np.max(np.abs(a[both].astype(np.float64) - b[both].astype(np.float64)), initial=0.0))
+def _arrays(outputs: dict[str, Any]) -> dict[str, difference.Array]:
+    return {label: array for name, value in outputs.items() for label, array in difference.leaves(name, value)}

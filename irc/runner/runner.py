@@ -1,22 +1,27 @@
-"""Run models: open them in the runtime process, feed them, time them."""
+"""Run models: open them in the runtime process, feed them, compare them, time them."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from irc.errors import RunnerError
-from irc.ir.skeleton import Skeleton, skeleton
+from irc.runner.difference import OutputDifference
+from irc.runner.portable import PortableModel, SpilledWeight, WeightStore
 from irc.runner.process import WorkerProcess
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 Feed = dict[str, "np.ndarray[Any, Any]"]
+Progress = Callable[[float], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +47,20 @@ class RuntimeValue:
 class Runner:
     """Hosts ONNX Runtime in a child process, so that a crash, its memory and its threads stay out of the compiler.
 
-    Use it as a context manager. The process starts with the first model and is restarted after a crash.
+    Use it as a context manager. The process starts with the first model, is restarted after a crash, and ends with this object.
 
     Args:
         threads: Threads per session; None lets the runtime use every core.
+
+    Attributes:
+        threads: As given.
+        process: The child.
     """
 
     def __init__(self, *, threads: int | None = None) -> None:
         self.threads = threads
         self.process = WorkerProcess()
+        self._weights = WeightStore(self.process.folder)
 
     def __enter__(self) -> Runner:
         return self
@@ -59,6 +69,10 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Starts the process without waiting for it, so that it is ready when the first model is."""
+        self.process.start()
 
     def close(self) -> None:
         """Ends the process; models opened in it are gone."""
@@ -83,7 +97,7 @@ class Runner:
         Raises:
             RunnerError: If the runtime refuses the model.
         """
-        return Opened(self, self._portable(model, extra_outputs), optimization, threads or self.threads)
+        return Opened(self, *self.portable(model, extra_outputs), optimization, threads or self.threads)
 
     def runtime_graph(self, model: ir.Model | Path | str) -> list[RuntimeNode]:
         """The runtime's own optimized graph of a model, subgraphs included.
@@ -91,107 +105,171 @@ class Runner:
         Raises:
             RunnerError: If the runtime refuses the model.
         """
-        path = self.process.temporary_folder() / "optimized.onnx"
-        nodes = self.process.call("runtime_graph", self._portable(model, ()), self.threads, str(path))
-        return [RuntimeNode(n, o, d, tuple(i), tuple(u)) for n, o, d, i, u in nodes]
+        portable, _kept = self.portable(model)
+        return self._runtime_graph(portable, self.threads)
+
+    def compare(
+        self,
+        reference: Opened,
+        candidate: Opened,
+        feeds: Sequence[Feed],
+        *,
+        progress: Progress | None = None,
+    ) -> list[OutputDifference]:
+        """Runs two open models on the same feeds and says how far their common outputs are apart.
+
+        Only the figures leave the process, not the outputs.
+
+        Args:
+            reference: The baseline.
+            candidate: The other model.
+            feeds: Inputs.
+            progress: Told the share done.
+
+        Returns:
+            One entry per output, in the order of the reference; elements of sequences and maps have entries of their own.
+
+        Raises:
+            RunnerError: If one of them cannot run a feed.
+        """
+        handles = self._handles([reference, candidate])
+        found: list[OutputDifference] = self.process.call("compare", *handles, list(feeds), progress=progress)
+        return found
 
     def latency(
         self,
         models: Sequence[Opened],
         feeds: Sequence[Feed],
         *,
-        warmup: int = 3,
-        rounds: int = 1000,
         seconds: float = 3.0,
+        min_rounds: int = 5,
+        max_rounds: int = 5000,
+        progress: Progress | None = None,
     ) -> list[list[float]]:
-        """Milliseconds of single runs of each model, the models taking turns.
+        """Milliseconds of single runs, one list per model; every round runs each model once, on the same feed.
 
         Args:
             models: What to time.
-            feeds: Used in turn.
-            warmup: Runs per model and feed before timing.
-            rounds: At most this many timed runs per model.
-            seconds: Stop after this time (5 rounds at least).
-        """
-        handles = [model.handle for model in models]
-        result: list[list[float]] = self.process.call("latency", handles, list(feeds), warmup, rounds, seconds)
-        return result
+            feeds: Round r uses feed r modulo their number; rounds are a multiple of it.
+            seconds: Time to spend on all models together, after a warm-up of about a tenth of it.
+            min_rounds: At least this many rounds, however long they take.
+            max_rounds: At most this many.
+            progress: Told the share done, about twice a second.
 
-    def _portable(self, model: ir.Model | Path | str, extra_outputs: Sequence[str]) -> Skeleton | str:
-        if not isinstance(model, ir.Model):
-            return str(Path(model).resolve())
-        folder = Path(tempfile.mkdtemp(dir=self.process.temporary_folder()))
-        return skeleton(model, extra_outputs=extra_outputs).spill(folder)
+        Raises:
+            RunnerError: If one of them cannot run a feed.
+        """
+        if not models or not feeds:
+            raise RunnerError(f"latency needs models and feeds, got {len(models)} and {len(feeds)}")
+        times: list[list[float]] = self.process.call(
+            "latency", self._handles(models), list(feeds), seconds, min_rounds, max_rounds, progress=progress
+        )
+        return times
+
+    def portable(
+        self, model: ir.Model | Path | str, extra_outputs: Sequence[str] = ()
+    ) -> tuple[PortableModel | str, list[SpilledWeight]]:
+        """A model as the process takes it, and the files of weights that must be kept while it may be opened."""
+        if isinstance(model, str | Path):
+            path = Path(model).resolve()
+            if not path.is_file():
+                raise RunnerError(f"there is no model file {path}")
+            if extra_outputs:
+                raise RunnerError(f"extra outputs need an in-memory model, not the path {path}")
+            return str(path), []
+        return self._weights.portable(model, extra_outputs)
+
+    def _runtime_graph(self, model: PortableModel | str, threads: int | None) -> list[RuntimeNode]:
+        folder = tempfile.mkdtemp(dir=self.process.folder)
+        try:
+            nodes = self.process.call("runtime_graph", model, threads, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return [RuntimeNode(name, op, domain, tuple(i), tuple(o)) for name, op, domain, i, o in nodes]
+
+    def _handles(self, models: Sequence[Opened]) -> list[int]:
+        """Handles of one and the same process: reopening the second model may find the process of the first gone."""
+        handles = [model.handle for model in models]
+        return handles if handles == [model.handle for model in models] else [model.handle for model in models]
 
 
 class Opened:
-    """A model open in the runtime process.
+    """A model open in the runtime process; opened again without notice if the process had to be restarted.
 
     Attributes:
         inputs: The inputs as the runtime declares them.
         outputs: The outputs as the runtime declares them.
     """
 
-    def __init__(self, runner: Runner, model: Skeleton | str, optimization: str, threads: int | None) -> None:
-        self._runner, self._model, self._optimization, self._threads = runner, model, optimization, threads
-        self._handle: int | None = None
+    def __init__(
+        self,
+        runner: Runner,
+        model: PortableModel | str,
+        weights: Sequence[SpilledWeight],
+        optimization: str,
+        threads: int | None,
+    ) -> None:
+        self._runner, self._optimization, self._threads = runner, optimization, threads
+        self._model: PortableModel | str | None = model
+        self._weights = list(weights)
+        self._handle = -1
         self._generation = -1
         self.inputs: list[RuntimeValue] = []
         self.outputs: list[RuntimeValue] = []
         self._open()
 
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
     @property
     def handle(self) -> int:
-        """The handle in the current process; reopened if the process had to be restarted."""
-        if self._handle is None:
+        """The handle in the current process.
+
+        Raises:
+            RunnerError: If this was closed, or cannot be opened again.
+        """
+        if self._model is None:
             raise RunnerError("this model was closed")
         if self._generation != self._runner.process.generation:
             self._open()
         return self._handle
 
-    def _open(self) -> None:
-        self._handle, inputs, outputs = self._runner.process.call(
-            "open", self._model, self._optimization, self._threads
-        )
-        self._generation = self._runner.process.generation
-        self.inputs = [RuntimeValue(n, t, tuple(s)) for n, t, s in inputs]
-        self.outputs = [RuntimeValue(n, t, tuple(s)) for n, t, s in outputs]
-
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Runs one feed and returns outputs by name.
 
+        Args:
+            feed: Every input, exactly as a session takes it.
+            outputs: Which outputs to compute; None for all.
+
         Raises:
-            RunnerError: If the runtime refuses the feed, or dies.
+            RunnerError: If the runtime refuses the feed, or dies (`crashed`).
         """
-        result: dict[str, Any] = self._runner.process.call(
-            "run", self.handle, feed, list(outputs) if outputs is not None else None
-        )
+        names = list(outputs) if outputs is not None else None
+        result: dict[str, Any] = self._runner.process.call("run", self.handle, feed, names)
         return result
 
     def runtime_graph(self) -> list[RuntimeNode]:
-        """The runtime's own optimized graph of this model."""
-        path = self._runner.process.temporary_folder() / "optimized.onnx"
-        nodes = self._runner.process.call("runtime_graph", self._model, self._threads, str(path))
-        return [RuntimeNode(n, o, d, tuple(i), tuple(u)) for n, o, d, i, u in nodes]
+        """The runtime's own optimized graph of this model, subgraphs included."""
+        if self._model is None:
+            raise RunnerError("this model was closed")
+        return self._runner._runtime_graph(self._model, self._threads)
 
     def close(self) -> None:
-        """Frees the model in the runtime process and its spilled weights."""
-        if self._handle is not None and self._generation == self._runner.process.generation:
-            self._runner.process.call("close", self._handle)
-        self._handle = None
-        if isinstance(self._model, Skeleton):
-            _remove_spilled(self._model)
+        """Frees the model in the process, and its files; does nothing the second time."""
+        self._model = None
+        self._weights.clear()
+        process = self._runner.process
+        if self._handle >= 0 and self._generation == process.generation and process.pid is not None:
+            process.call("close", self._handle)
+        self._handle = -1
 
-
-def _remove_spilled(model: Skeleton) -> None:
-    folders = {
-        Path(weight.path).parent
-        for weight in model.weights.values()
-        if hasattr(weight, "path") and "irc-runner-" in weight.path
-    }
-    for folder in folders:
-        for file in folder.glob("*.bin"):
-            file.unlink(missing_ok=True)
-
-
-__all__ = ["Feed", "Opened", "Runner", "RuntimeNode", "RuntimeValue"]
+    def _open(self) -> None:
+        handle, inputs, outputs = self._runner.process.call("open", self._model, self._optimization, self._threads)
+        self._handle, self._generation = handle, self._runner.process.generation
+        self.inputs = [RuntimeValue(name, kind, tuple(shape)) for name, kind, shape in inputs]
+        self.outputs = [RuntimeValue(name, kind, tuple(shape)) for name, kind, shape in outputs]

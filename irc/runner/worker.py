@@ -1,43 +1,55 @@
 """The runtime process: opens models in ONNX Runtime and runs them on request.
 
-Started by `irc.runner.process` as `python -m irc.runner.worker`. It lives in a session of its own, so that Ctrl-C reaches the
-compiler alone, and ends when its input closes.
+Started by `irc.runner.process` as `python -m irc.runner.worker FOLDER`. It ends when its input closes or its
+parent is gone, and then removes the folder that the parent can no longer remove.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from irc.ir.session import Session, open_session, session_options
-from irc.ir.skeleton import Skeleton
+from irc.runner.difference import OutputDifference, leaves
+from irc.runner.portable import PortableModel
 from irc.runner.protocol import ConnectionClosed, receive, send
-from irc.runner.reference import Reference
+from irc.runner.reference import Comparison, Reference, Rules
+from irc.runner.session import Feed, OpenSession, open_session
+from irc.runner.stopwatch import take_turns
 
-Feed = dict[str, "np.ndarray[Any, Any]"]
+PARENT_CHECK_SECONDS = 0.5
+Report = Callable[[float], None]
 
 
 class Worker:
-    """Sessions and references by handle, and the requests that use them."""
+    """Sessions by handle, references by folder, and the requests that use them.
 
-    def __init__(self) -> None:
-        self._sessions: dict[int, Session] = {}
-        self._references: dict[int, Reference] = {}
-        self._next = 0
+    Args:
+        report: Sends the share done of a long request.
+    """
 
-    def open(self, model: Skeleton | str, optimization: str, threads: int | None) -> tuple[int, list[Any], list[Any]]:
-        """Opens a model; returns its handle and the metadata of its inputs and outputs."""
-        session = _open(model, optimization, threads)
-        self._next += 1
-        self._sessions[self._next] = session
-        inner = session.session
-        describe = lambda values: [(v.name, v.type, v.shape) for v in values]  # noqa: E731
-        return self._next, describe(inner.get_inputs()), describe(inner.get_outputs())
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._sessions: dict[int, OpenSession] = {}
+        self._references: dict[str, Reference] = {}
+        self._last = 0
+
+    def open(
+        self, model: PortableModel | str, optimization: str, threads: int | None
+    ) -> tuple[int, list[tuple[str, str, list[Any]]], list[tuple[str, str, list[Any]]]]:
+        """Opens a model; returns its handle and name, type and shape of its inputs and outputs."""
+        opened = open_session(model, optimization=optimization, threads=threads)
+        self._last += 1
+        self._sessions[self._last] = opened
+        inputs, outputs = opened.session.get_inputs(), opened.session.get_outputs()
+        return self._last, [(v.name, v.type, v.shape) for v in inputs], [(v.name, v.type, v.shape) for v in outputs]
 
     def close(self, handle: int) -> None:
         """Frees a session."""
@@ -45,99 +57,143 @@ class Worker:
 
     def run(self, handle: int, feed: Feed, outputs: list[str] | None) -> dict[str, Any]:
         """Runs one feed; returns outputs by name."""
-        session = self._sessions[handle]
-        names = outputs if outputs is not None else [o.name for o in session.session.get_outputs()]
-        return dict(zip(names, session.run(names, feed), strict=True))
+        return self._sessions[handle].run(feed, outputs)
 
-    def runtime_graph(self, model: Skeleton | str, threads: int | None, path: str) -> list[Any]:
-        """The nodes of ONNX Runtime's own optimized graph."""
+    def runtime_graph(
+        self, model: PortableModel | str, threads: int | None, folder: str
+    ) -> list[tuple[str, str, str, list[str], list[str]]]:
+        """The nodes of ONNX Runtime's own optimized graph: name, op type, domain, inputs, outputs."""
         import onnx
 
-        if isinstance(model, str):
-            import onnxruntime as ort
-
-            ort.InferenceSession(
-                model,
-                session_options(threads=threads, optimized_model_path=path),
-                providers=["CPUExecutionProvider"],
-            )
-        else:
-            open_session(model, threads=threads, optimized_model_path=path)
-        graph = onnx.load(path, load_external_data=False).graph
-        os.unlink(path)
-        found: list[Any] = []
-        pending = [graph]
+        path = Path(folder) / "optimized.onnx"
+        # Without prepacking the weights are written as they are, not in a layout of this processor.
+        open_session(model, threads=threads, prepack=False, optimized_model_path=path)
+        pending = [onnx.load(path, load_external_data=False).graph]
+        nodes = []
         while pending:
-            body = pending.pop()
-            for node in body.node:
-                found.append((node.name, node.op_type, node.domain, list(node.input), list(node.output)))
+            for node in pending.pop().node:
+                nodes.append((node.name, node.op_type, node.domain, list(node.input), list(node.output)))
                 pending += [a.g for a in node.attribute if a.HasField("g")]
-        return found
+        return nodes
 
     def latency(
-        self, handles: list[int], feeds: list[Feed], warmup: int, rounds: int, seconds: float
+        self, handles: list[int], feeds: list[Feed], seconds: float, min_rounds: int, max_rounds: int
     ) -> list[list[float]]:
-        """Milliseconds of single runs, the models taking turns, until `rounds` rounds or `seconds` have passed."""
-        sessions = [self._sessions[handle].session for handle in handles]
-        names = [[o.name for o in session.get_outputs()] for session in sessions]
-        for _ in range(warmup):
-            for session, outputs in zip(sessions, names, strict=True):
-                for feed in feeds:
-                    session.run(outputs, feed)
-        times: list[list[float]] = [[] for _ in sessions]
-        order = list(range(len(sessions)))
-        deadline = time.perf_counter() + seconds
-        for turn in range(rounds):
-            feed = feeds[turn % len(feeds)]
-            for i in order if turn % 2 == 0 else reversed(order):
-                start = time.perf_counter()
-                sessions[i].run(names[i], feed)
-                times[i].append((time.perf_counter() - start) * 1e3)
-            if time.perf_counter() > deadline and turn >= 4:
-                break
-        return times
+        """Milliseconds of single runs, the models taking turns."""
+        runs = [self._runner(handle) for handle in handles]
+        return take_turns(
+            runs, feeds, seconds=seconds, min_rounds=min_rounds, max_rounds=max_rounds, report=self._report
+        )
 
-    def reference(self, model: Skeleton | str, feeds: list[Feed], threads: int | None) -> tuple[int, list[str]]:
-        """Runs the model unoptimized, again, and optimized; keeps outputs and noise; returns handle and random outputs."""
-        reference = Reference.of(lambda optimization: _open(model, optimization, threads), feeds)
-        self._next += 1
-        self._references[self._next] = reference
-        return self._next, reference.random_outputs
+    def _runner(self, handle: int) -> Callable[[Feed], object]:
+        opened = self._sessions[handle]
+        session, names = opened.session, opened.output_names
+        return lambda feed: session.run(names, feed)
 
-    def compare(self, handle: int, model: Skeleton | str, exact: bool, threads: int | None) -> Any:
-        """Runs a rewritten model unoptimized and compares it with the reference."""
-        return self._references[handle].compare(_open(model, "none", threads), exact=exact)
+    def compare(self, reference: int, candidate: int, feeds: list[Feed]) -> list[OutputDifference]:
+        """Differences of the outputs that two open models share, over all feeds."""
+        first, second = self._sessions[reference], self._sessions[candidate]
+        names = [name for name in first.output_names if name in set(second.output_names)]
+        found: dict[str, OutputDifference] = {}
+        for index, feed in enumerate(feeds):
+            a, b = first.run(feed, names), second.run(feed, names)
+            for name in names:
+                theirs = dict(leaves(name, b[name]))
+                for label, array in leaves(name, a[name]):
+                    entry = found.setdefault(label, OutputDifference(label))
+                    if label in theirs:
+                        entry.update(array, theirs[label])
+                    else:
+                        entry.message = entry.message or f"missing on feed {index}"
+            self._report((index + 1) / len(feeds))
+        return list(found.values())
+
+    def reference(
+        self, folder: str, model: PortableModel | str, feeds: list[Feed], rules: Rules, threads: int | None, prepack: bool
+    ) -> dict[str, str]:
+        """Computes reference outputs into a folder; returns the outputs that cannot be compared, with the reason."""
+        for gone in [known for known in self._references if not Path(known).is_dir()]:
+            del self._references[gone]
+        shutil.rmtree(folder, ignore_errors=True)
+        self._references[folder] = Reference.compute(
+            Path(folder),
+            lambda: open_session(model, optimization="none", threads=threads, prepack=prepack),
+            feeds,
+            rules,
+        )
+        return self._references[folder].facts.unstable
+
+    def noise(self, folder: str, model: PortableModel | str, threads: int | None, prepack: bool) -> dict[str, str]:
+        """Measures the rounding noise of a reference; returns the outputs that cannot be compared, with the reason."""
+        reference = self._reference(folder)
+        reference.measure_noise(open_session(model, threads=threads, prepack=prepack))
+        return reference.facts.unstable
+
+    def verify(
+        self, folder: str, model: PortableModel | str, exact: bool, threads: int | None, prepack: bool
+    ) -> Comparison:
+        """Runs a rewritten model unoptimized and compares it with a reference."""
+        session = open_session(model, optimization="none", threads=threads, prepack=prepack)
+        return self._reference(folder).compare(session, exact=exact)
+
+    def _reference(self, folder: str) -> Reference:
+        if folder not in self._references:
+            self._references[folder] = Reference(Path(folder))
+        return self._references[folder]
 
 
-def _open(model: Skeleton | str, optimization: str, threads: int | None) -> Session:
-    if isinstance(model, Skeleton):
-        return open_session(model, optimization=optimization, threads=threads)  # type: ignore[arg-type]
-    import onnxruntime as ort
-
-    options = session_options(optimization=optimization, threads=threads)  # type: ignore[arg-type]
-    return Session(ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]), [])
-
-
-def main() -> None:
-    """Serves requests until the input closes."""
-    requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    worker = Worker()
-    while True:
-        try:
+def main(folder: str) -> None:
+    """Serves requests until the input closes or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _no_core_dumps()
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what libraries print must not end up between the answers
+    threading.Thread(target=_watch_parent, args=(os.getppid(), folder), daemon=True).start()
+    worker = Worker(lambda share: send(answers, ("progress", share)))
+    try:
+        send(answers, "ready")
+        while True:
             method, arguments = receive(requests)
-        except ConnectionClosed:
-            return
-        handler: Callable[..., Any] = getattr(worker, method)
-        try:
-            answer = ("ok", handler(*arguments))
-        except Exception as error:
-            answer = ("error", f"{type(error).__name__}: {error}")
-        send(answers, answer)
+            handler: Callable[..., Any] = getattr(worker, method)
+            try:
+                answer = ("ok", handler(*arguments))
+            except Exception as error:
+                answer = ("error", _explain(error))
+            send(answers, answer)
+            del arguments, answer
+    except (ConnectionClosed, BrokenPipeError):
+        _leave(folder)
+
+
+def _explain(error: Exception) -> str:
+    """A message without ONNX Runtime's codes and source locations."""
+    text = str(error)
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 3)[-1]
+        return text.split("): ", 1)[-1] if text.startswith("/onnxruntime_src") else text
+    return f"{type(error).__name__}: {text}"
+
+
+def _watch_parent(parent: int, folder: str) -> None:
+    """Ends the process in the middle of a long run when the parent was killed."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    _leave(folder)
+
+
+def _leave(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    # Neither waits for the threads of a run that still goes on, nor runs destructors that may crash.
+    os._exit(0)
+
+
+def _no_core_dumps() -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":
-    main()
-    sys.stdout.flush()
-    os._exit(0)
+    main(sys.argv[1])

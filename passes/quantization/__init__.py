@@ -1,1 +1,1 @@
-"""To be described by its room."""
+"""int8: calibrated static quantization, weight-only storage, dynamic quantization, and what they share."""

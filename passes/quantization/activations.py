@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
 from irc.calibration import MinMax
 from irc.target import QuantizationStyle
 
-SMALLEST_SCALE = np.float32(1e-30)
+SMALLEST_SCALE = 1e-30
+"""Below this a range counts as degenerate: it holds nothing but zero, and any scale is exact."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ActivationScale:
     """Scale and zero point of one tensor.
 
     Attributes:
-        scale: float32, positive.
+        scale: float32, positive and finite.
         zero_point: uint8 or int8.
     """
 
@@ -35,11 +37,12 @@ def activation_scale(observed: MinMax, style: QuantizationStyle) -> ActivationSc
     if style.activation == "int8":
         scale = np.float32(max(-low, high) / 127)
         return ActivationScale(scale if scale > SMALLEST_SCALE else np.float32(1.0), np.int8(0))
-    scale = np.float32((high - low) / 255)
+    width = min(high - low, float(np.finfo(np.float32).max))
+    scale = np.float32(width / 255)
     if not scale > SMALLEST_SCALE:
         return ActivationScale(np.float32(1.0), np.uint8(0))
-    # Rounded down, so that the largest representable value never exceeds the range: a Clip in front then disappears.
-    if np.float32(scale * np.float32(255)) > np.float32(high - low):
+    # Rounded down: a Clip in front disappears only if the largest representable value stays within its bound.
+    while float(scale) * 255 > width:
         scale = np.nextafter(scale, np.float32(0))
-    zero = int(np.clip(np.rint(-low / float(scale)), 0, 255))
+    zero = min(max(round(-low / float(scale)), 0), 255) if math.isfinite(low) else 0
     return ActivationScale(scale, np.uint8(zero))

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from irc.calibration import DataSource, compare_values
 from irc.ir import snapshot, unique_name
-from irc.passes.quantization.pairs import find_pair
+
 from irc.runner import Runner
 
 
@@ -71,8 +71,7 @@ class _Merged:
         if len(users) == 1 and users[0].op_type in ("Relu", "Clip") and not end.is_graph_output():
             top = users[0].outputs[0]
             name = top.name or site
-        if (pair := find_pair(top)) is not None:
-            top = pair.outputs[0]
+        top = _dequantized_behind(top) or top
         if name not in self._floats:
             return None
         copy = self._copy(top, {site, name})
@@ -104,3 +103,14 @@ class _Merged:
         if name not in inside:
             self._copies[id(value)] = copy
         return copy
+
+
+def _dequantized_behind(value: ir.Value) -> ir.Value | None:
+    """The dequantized twin of a value that is quantized for all its users; a pair beside float users is somebody else's."""
+    uses = list(value.uses())
+    if len(uses) != 1 or uses[0].node.op_type != "QuantizeLinear" or value.is_graph_output():
+        return None
+    for inner in uses[0].node.outputs[0].uses():
+        if inner.node.op_type == "DequantizeLinear":
+            return inner.node.outputs[0]
+    return None

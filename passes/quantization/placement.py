@@ -1,28 +1,70 @@
 """Where quantization may go in a float graph, asked of the target; nothing here changes the graph.
 
 A weighted operator needs its input quantized, and on some targets its output, behind the activation that fuses with it. An
-operator without weights joins in when all its inputs are quantized by then. Values that are only moved (MaxPool,
-Reshape, ...) take the scale of the value they come from.
+operator without weights joins in when all its inputs are integers by then and an integer operator reads its result.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import onnx_ir as ir
 
 from irc.ir import constant_tensor
-from irc.passes.quantization.pairs import is_dequantized
-from irc.target import QuantizationStyle, Target
+from irc.target import QuantizationStyle, Target, is_dequantized
 
 MIN_WEIGHTS = 64
-"""A weight with fewer elements is not worth two operators around it."""
+"""A weight with fewer elements is not worth the operators around it."""
 MIN_TABLE_BYTES = 4096
+_LOOKAHEAD = 8
 
 
-def weight_channel_axis(node: ir.Node) -> int:
-    """The output channel axis of the constant weight of a weighted operator."""
-    if node.op_type == "Gemm":
-        return 0 if node.attributes.get_int("transB", 0) else 1
-    return {"Conv": 0, "MatMul": 1}[node.op_type]
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weight:
+    """The constant weight of an operator.
+
+    Attributes:
+        origin: The initializer or constant.
+        transposed: Whether a Transpose stands between it and the operator, as in a tied language model head.
+        axis: The output channel axis, counted in the origin.
+    """
+
+    origin: ir.Value
+    transposed: bool
+    axis: int
+
+    @property
+    def tensor(self) -> ir.TensorProtocol:
+        """The constant."""
+        tensor = constant_tensor(self.origin)
+        assert tensor is not None
+        return tensor
+
+
+def weight_of(node: ir.Node) -> Weight | None:
+    """The constant weight of a Conv, Gemm, MatMul or ConvTranspose, seen through a Transpose of a matrix; None if it has none."""
+    if len(node.inputs) < 2:
+        return None
+    value = node.inputs[1]
+    if value is None:
+        return None
+    axis = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}.get(node.op_type)
+    if axis is None:
+        axis = 0 if node.attributes.get_int("transB", 0) else 1
+    tensor = constant_tensor(value)
+    if tensor is not None:
+        return Weight(value, False, axis % max(len(tensor.shape), 1))
+    producer = value.producer()
+    if producer is None or producer.op_type != "Transpose" or producer.domain != "":
+        return None
+    origin = producer.inputs[0]
+    tensor = constant_tensor(origin)
+    if origin is None or tensor is None or len(tensor.shape) != 2 or node.op_type not in ("MatMul", "Gemm"):
+        return None
+    if list(producer.attributes.get_ints("perm", [1, 0]) or [1, 0]) != [1, 0]:
+        return None
+    return Weight(origin, True, 1 - axis % 2)
 
 
 def why_not_weighted(node: ir.Node, target: Target, main: ir.Graph) -> str | None:
@@ -31,21 +73,51 @@ def why_not_weighted(node: ir.Node, target: Target, main: ir.Graph) -> str | Non
         return "it is in the body of an If, Loop or Scan, whose activations are not calibrated"
     if is_dequantized(node.inputs[1]):
         return "it is already quantized"
-    weight = constant_tensor(node.inputs[1])
+    if is_dequantized(node.inputs[0]):
+        return "its input is already quantized"
+    weight = weight_of(node)
     if weight is None:
         return "its weight is not constant"
     if constant_tensor(node.inputs[0]) is not None:
         return "its input is constant"
-    if weight.dtype != ir.DataType.FLOAT:
-        return f"its weight is {weight.dtype.name}; static int8 starts from FLOAT"
-    if weight.size < MIN_WEIGHTS:
-        return f"its weight has only {weight.size} elements"
-    return target.refuses(node)
+    if weight.tensor.dtype != ir.DataType.FLOAT:
+        return f"its weight is {weight.tensor.dtype.name}; static int8 starts from FLOAT"
+    if weight.tensor.size < MIN_WEIGHTS:
+        return f"its weight has only {weight.tensor.size} elements"
+    return target.refuses(node) or why_not_shared(weight.origin, main)
+
+
+def why_not_shared(origin: ir.Value, main: ir.Graph) -> str | None:
+    """Why a weight must stay in float for somebody else, so that an int8 copy would make the file larger; or None."""
+    if origin.is_graph_output():
+        return "its weight is an output of the model"
+    for use in origin.uses():
+        user, index = use.node, use.idx
+        if user.op_type == "Transpose" and user.domain == "":
+            for inner in user.outputs[0].uses():
+                if inner.node.op_type not in ("MatMul", "Gemm") or inner.idx != 1:
+                    return f"its weight is also used by {inner.node.op_type} {inner.node.name!r}"
+        elif user.graph is not main or not (
+            (user.op_type in ("Conv", "Gemm", "MatMul") and index == 1) or is_table_lookup(user)
+        ):
+            return f"its weight is also used by {user.op_type} {user.name!r}"
+    return None
 
 
 def is_product(node: ir.Node) -> bool:
     """Whether a MatMul multiplies two activations, as attention does: not a site of weight quantization at all."""
-    return node.op_type == "MatMul" and all(constant_tensor(value) is None for value in node.inputs[:2])
+    return (
+        node.op_type == "MatMul"
+        and weight_of(node) is None
+        and constant_tensor(node.inputs[0]) is None
+        and not (is_dequantized(node.inputs[1]) and not _is_activation_pair(node.inputs[1]))
+    )
+
+
+def _is_activation_pair(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    source = producer.inputs[0] if producer is not None else None
+    return source is not None and source.producer() is not None
 
 
 def fused_output(node: ir.Node, style: QuantizationStyle) -> ir.Value:
@@ -54,50 +126,48 @@ def fused_output(node: ir.Node, style: QuantizationStyle) -> ir.Value:
     uses = list(value.uses())
     if len(uses) == 1 and not value.is_graph_output():
         user = uses[0].node
-        if user.op_type in style.fused and use_is_data(uses[0]) and user.graph is node.graph and _constant_bounds(user):
+        bounds_are_constant = all(v is None or constant_tensor(v) is not None for v in user.inputs[1:])
+        if user.op_type in style.fused and uses[0].idx == 0 and user.graph is node.graph and bounds_are_constant:
             return user.outputs[0]
     return value
 
 
-def use_is_data(use: object) -> bool:
-    """Whether a use is the data input of its node, not a bound or a shape."""
-    return use.idx == 0  # type: ignore[attr-defined,no-any-return]
-
-
-def _constant_bounds(node: ir.Node) -> bool:
-    return all(value is None or constant_tensor(value) is not None for value in node.inputs[1:])
-
-
-def scale_source(value: ir.Value, style: QuantizationStyle) -> ir.Value:
-    """The value whose scale a moved value takes: itself, unless operators that only move data made it."""
-    while (producer := value.producer()) is not None and producer.op_type in style.commuting:
-        source = producer.inputs[0]
-        if source is None or constant_tensor(source) is not None:
-            break
-        value = source
-    return value
+def read_as_integers(value: ir.Value, target: Target, main: ir.Graph, *, depth: int = _LOOKAHEAD) -> bool:
+    """Whether some operator behind a value, moves and joining operators passed, reads it as integers."""
+    if depth == 0:
+        return False
+    style = target.quantization
+    for use in value.uses():
+        node = use.node
+        if node.domain != "" or node.graph is not main:
+            continue
+        if node.op_type in style.weighted and use.idx == 0 and why_not_weighted(node, target, main) is None:
+            return True
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            return True
+        passed = node.op_type in style.joining or (node.op_type in (*style.commuting, *style.fused) and use.idx == 0)
+        if passed and read_as_integers(node.outputs[0], target, main, depth=depth - 1):
+            return True
+    return False
 
 
 def is_table_lookup(node: ir.Node) -> bool:
     """Whether a Gather looks up rows of a constant float matrix worth quantizing."""
-    table = constant_tensor(node.inputs[0])
+    table = constant_tensor(node.inputs[0]) if node.op_type == "Gather" and node.domain == "" else None
     return (
-        node.op_type == "Gather"
-        and table is not None
+        table is not None
         and len(table.shape) == 2
         and table.dtype == ir.DataType.FLOAT
-        and table.nbytes >= MIN_TABLE_BYTES
-        and node.attributes.get_int("axis", 0) == 0
+        and math.prod(int(d) for d in table.shape) * 4 >= MIN_TABLE_BYTES
+        and node.attributes.get_int("axis", 0) in (0, -2)
     )
 
 
 def why_not_table(node: ir.Node, main: ir.Graph) -> str | None:
     """Why the table of a lookup cannot be stored as int8, or None."""
-    table = node.inputs[0]
-    assert table is not None
-    others = [use.node for use in table.uses() if not is_table_lookup(use.node)]
-    if others:
-        return f"its table is also used by {others[0].op_type} {others[0].name!r}"
     if node.graph is not main:
         return "it is in the body of an If, Loop or Scan"
-    return None
+    table = node.inputs[0]
+    assert table is not None
+    reason = why_not_shared(table, main)
+    return None if reason is None else reason.replace("its weight", "its table")

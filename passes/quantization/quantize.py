@@ -1,7 +1,7 @@
 """Static int8: weights per channel, activations by calibrated ranges, placed where the target has integer kernels.
 
     y = Conv(x, W, b);  z = Relu(y)
-    =>  z' = DQ(Q(Relu(Conv(DQ(Q(x)), DQ(W_q), b))))          (a runtime that needs quantized outputs)
+    =>  z' = DQ(Q(Relu(Conv(DQ(Q(x)), DQ(W_q), b))))            (a runtime that needs quantized outputs)
     y = MatMul(x, W)
     =>  y = MatMul(DQ(Q(x)), DQ(W_q))                           (no Q on its output)
     y = Gather(T, ids)
@@ -11,39 +11,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Literal
 
-import numpy as np
 import onnx_ir as ir
 
-from irc.calibration import StatisticRequest, Statistics
+from irc.calibration import StatisticRequest
 from irc.errors import UsageError
-from irc.ir import add_initializer, constant, constant_tensor, unique_name
+from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.quantization import placement
-from irc.passes.quantization.activations import ActivationScale, activation_scale
+from irc.passes.quantization.gemm import integer_bias
 from irc.passes.quantization.local_error import local_errors
-from irc.passes.quantization.pairs import (
-    add_pair,
-    find_pair,
-    is_dequantized,
-    pair_scale,
-    quantize_output,
-    shared_weight_zeros,
-)
 from irc.passes.quantization.table import quantize_table
-from irc.passes.quantization.weights import quantize_bias, quantize_per_channel
-from irc.target import QuantizationStyle, Target
+from irc.passes.quantization.workspace import Workspace, drop_if_unused
+from irc.target import Target, is_dequantized
 
+FACT = "opset-13"
+MIN_OPSET = 13
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What one site needs: the statistics of the sweep and the target's style."""
-
-    statistics: Statistics
-    style: QuantizationStyle
-    kind: Literal["weighted", "joining", "table"]
+_Rewrite = Callable[[ir.Node, Workspace], str | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,100 +47,91 @@ class Quantize(Pass):
 
     name: ClassVar[str] = "quantize"
     contract: ClassVar[Contract] = Contract.APPROXIMATE
-    requires: ClassVar[tuple[str, ...]] = ("batch-norm-folded", "opset-13", "shapes-known")
+    requires: ClassVar[tuple[str, ...]] = ("batch-norm-folded", FACT, "shapes-known")
 
     calibrator: Literal["min-max"] = "min-max"
     embeddings: bool = True
     joining: bool = True
 
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
-        """Yields weighted operators, lookups, and operators whose inputs are all quantized by the time they are reached.
+        """Yields weighted operators, lookups, and operators whose inputs are all integers by the time they are reached.
 
         Raises:
             UsageError: If the context has no target or no data.
         """
         if ctx.target is None or ctx.collect is None:
             raise UsageError("quantize: needs a target and data; give --data, or use quantize-weights")
-        target, style = ctx.target, ctx.target.quantization
-        main = model.graph
-        statistics = ctx.collect(model, self._requests(model, target))
-        for node in list(main.all_nodes()):
-            if node.domain != "":
-                continue
-            if node.op_type in style.weighted:
-                yield from self._weighted(node, target, main, statistics)
-            elif node.op_type == "ConvTranspose" and (reason := target.refuses(node)):
-                yield Skip(node, reason)
-            elif self.embeddings and style.embeddings and node.op_type == "Gather" and placement.is_table_lookup(node):
-                reason = placement.why_not_table(node, main)
-                yield Skip(node, reason) if reason else Site(node, _Plan(statistics, style, "table"))
-            elif self.joining and node.op_type in style.joining and node.graph is main:
-                if self._joins(node, style, statistics):
-                    yield Site(node, _Plan(statistics, style, "joining"))
-
-    def _weighted(
-        self, node: ir.Node, target: Target, main: ir.Graph, statistics: Statistics
-    ) -> Iterator[Site | Skip]:
+        target, main = ctx.target, model.graph
         style = target.quantization
-        if placement.is_product(node):
-            return
-        reason = placement.why_not_weighted(node, target, main)
-        if reason is None:
-            for value in self._observed(node, style):
-                if statistics.get(value.name or "") is None:
-                    why = statistics.missing.get(value.name or "", "no sample gave it an element")
-                    reason = f"{value.name!r} has no calibrated range: {why}"
+        plans = self._plans(main, target)
+        wanted = dict.fromkeys(name for _, _, names in plans for name in names)
+        statistics = ctx.collect(model, [StatisticRequest(name) for name in wanted])
+        work = Workspace(main, style, statistics)
+        for node, kind, names in plans:
+            if isinstance(kind, Skip):
+                yield kind
+                continue
+            for name in names:
+                if statistics.get(name) is None:
+                    why = statistics.missing.get(name, "no sample gave it an element")
+                    yield Skip(node, f"{name!r} has no calibrated range: {why}")
                     break
-        yield Skip(node, reason) if reason else Site(node, _Plan(statistics, style, "weighted"))
+            else:
+                if kind == "join":
+                    if _can_join(node, work, target):
+                        yield Site(node, (_join, work))
+                elif kind == "residual":
+                    if _skip_branch(node, work) is not None:
+                        yield Site(node, (_quantize_skip_branch, work))
+                else:
+                    yield Site(node, (_lookup if kind == "table" else _weighted, work))
 
-    def _joins(self, node: ir.Node, style: QuantizationStyle, statistics: Statistics) -> bool:
-        """Whether all inputs are quantized by now and somebody behind will read the result as integers."""
-        if not node.inputs or not all(is_dequantized(v) and self._is_activation(v) for v in node.inputs):
-            return False
-        return statistics.get(placement.fused_output(node, style).name or "") is not None
+    def _plans(self, main: ir.Graph, target: Target) -> list[tuple[ir.Node, str | Skip, list[str]]]:
+        """Every candidate in graph order: what to do there, and the values whose ranges that takes."""
+        style = target.quantization
+        plans: list[tuple[ir.Node, str | Skip, list[str]]] = []
+        for node in main.all_nodes():
+            if node.domain != "" or not node.inputs:
+                continue
+            if node.op_type in style.weighted or node.op_type == "ConvTranspose":
+                if placement.is_product(node):
+                    continue
+                reason = placement.why_not_weighted(node, target, main)
+                if reason is None and node.op_type not in style.weighted:
+                    reason = "the target has no integer kernel for it"
+                if reason is not None:
+                    plans.append((node, Skip(node, reason), []))
+                    continue
+                values = [node.inputs[0]]
+                if node.op_type in style.needs_output:
+                    values.append(placement.fused_output(node, style))
+                plans.append((node, "weighted", [v.name for v in values if v is not None and v.name]))
+            elif self.embeddings and style.embeddings and placement.is_table_lookup(node):
+                reason = placement.why_not_table(node, main)
+                plans.append((node, Skip(node, reason) if reason else "table", []))
+            elif self.joining and node.graph is main:
+                if node.op_type in style.joining and self._may_join(node, target, main):
+                    plans.append((node, "join", [placement.fused_output(node, style).name or ""]))
+                elif style.residual and node.op_type == "Add":
+                    plans.append((node, "residual", []))
+        return plans
 
     @staticmethod
-    def _is_activation(value: ir.Value | None) -> bool:
-        producer = value.producer() if value is not None else None
-        source = producer.inputs[0] if producer is not None else None
-        return source is not None and source.producer() is not None
-
-    def _observed(self, node: ir.Node, style: QuantizationStyle) -> list[ir.Value]:
-        """The values whose ranges a weighted operator needs."""
-        source = node.inputs[0]
-        assert source is not None
-        values = [] if is_dequantized(source) else [placement.scale_source(source, style)]
-        if node.op_type in style.needs_output:
-            values.append(placement.fused_output(node, style))
-        return values
-
-    def _requests(self, model: ir.Model, target: Target) -> list[StatisticRequest]:
-        style = target.quantization
-        names: dict[str, None] = {}
-        for node in model.graph:
-            if node.domain != "":
-                continue
-            values: list[ir.Value] = []
-            if node.op_type in style.weighted and not placement.is_product(node):
-                if placement.why_not_weighted(node, target, model.graph) is None:
-                    values = self._observed(node, style)
-            elif self.joining and node.op_type in style.joining:
-                values = [placement.fused_output(node, style)]
-            names |= {value.name: None for value in values if value.name}
-        return [StatisticRequest(name) for name in names]
+    def _may_join(node: ir.Node, target: Target, main: ir.Graph) -> bool:
+        if any(v is None or constant_tensor(v) is not None or is_dequantized(v) for v in node.inputs):
+            return False
+        if target.refuses(node) is not None:
+            return False
+        return placement.read_as_integers(placement.fused_output(node, target.quantization), target, main)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Quantizes one site; operators it shares values with may or may not have been quantized."""
-        node, plan = site.node, site.match
-        assert node is not None and isinstance(node.graph, ir.Graph)
-        if plan.kind == "table":
-            quantize_table(node)
-        elif plan.kind == "joining":
-            value = placement.fused_output(node, plan.style)
-            quantize_output(value, _scale(value, plan), node.graph)
-        else:
-            _quantize_weighted(node, plan)
-        return None
+        node = site.node
+        assert node is not None
+        rewrite: _Rewrite
+        rewrite, work = site.match
+        reason = rewrite(node, work)
+        return None if reason is None else Skip(node, reason)
 
     def site_errors(
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
@@ -164,129 +142,66 @@ class Quantize(Pass):
         return local_errors(ctx.runner, before, after, sites, ctx.data, progress=ctx.progress)
 
 
-def _scale(value: ir.Value, plan: _Plan) -> ActivationScale | tuple[ir.Value, ir.Value]:
-    """Scale and zero point for a value: those of the value it was moved from, if that has some already."""
-    source = placement.scale_source(value, plan.style)
-    if source is not value:
-        if is_dequantized(source):
-            return pair_scale(source.producer())  # type: ignore[arg-type]
-        if (pair := find_pair(source)) is not None:
-            return pair_scale(pair)
-    observed = plan.statistics.get(source.name or "") or plan.statistics.get(value.name or "")
-    assert observed is not None
-    return activation_scale(observed, plan.style)
-
-
-def _quantize_weighted(node: ir.Node, plan: _Plan) -> None:
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    style = plan.style
+def _weighted(node: ir.Node, work: Workspace) -> str | None:
     source = node.inputs[0]
-    assert source is not None
-    if not is_dequantized(source):
-        pair = find_pair(source)
-        twin = pair.outputs[0] if pair is not None else add_pair(source, _scale(source, plan), graph)
-        node.replace_input_with(0, twin)
-    activation = constant(node.inputs[0].producer().inputs[1])  # type: ignore[union-attr]
-    assert activation is not None
-    if node.op_type == "Gemm":
-        _unit_factors(node, graph)
-    weight_scale = _quantize_weight(node, graph, style)
-    if node.op_type == "Gemm" and style.bias == "int32":
-        _quantize_gemm_bias(node, graph, activation * weight_scale)
-    if node.op_type in style.needs_output:
-        value = placement.fused_output(node, style)
-        quantize_output(value, _scale(value, plan), graph)
+    weight = placement.weight_of(node)
+    assert source is not None and weight is not None
+    pair = work.quantize(source)
+    if pair is None:
+        return f"{source.name!r} has no calibrated range"
+    node.replace_input_with(0, pair.dequantized)
+    old = node.inputs[1]
+    zero_point = node.op_type in work.style.weight_zero_points or weight.transposed
+    node.replace_input_with(
+        1, work.dequantized(weight.origin, weight.axis, transposed=weight.transposed, zero_point=zero_point)
+    )
+    if node.op_type == "Gemm" and work.style.gemm_bias == "int32":
+        integer_bias(node, pair.step * work.store(weight.origin, weight.axis).numbers, work)
+    if node.op_type in work.style.needs_output:
+        work.quantize_for_all(placement.fused_output(node, work.style))
+    drop_if_unused(old)
+    return None
 
 
-def _quantize_weight(node: ir.Node, graph: ir.Graph, style: QuantizationStyle) -> np.ndarray:  # type: ignore[type-arg]
-    """Puts DQ(int8 weight) in place of the weight; operators that share a weight and its axis share the int8 tensor."""
-    weight = node.inputs[1]
-    assert weight is not None
-    axis = placement.weight_channel_axis(node)
-    spelled = node.op_type in style.weight_zero_points
-    key = f"irc.int8.{axis}.{spelled}"
-    shared = weight.meta.get(key)
-    if shared is None or shared[0].graph is not graph:
-        array = constant(weight)
-        assert array is not None
-        quantized, scale = quantize_per_channel(array, axis=axis, limit=style.weight_limit)
-        name = weight.name or "weight"
-        stored = add_initializer(graph, f"{name}_q", quantized)
-        scales = add_initializer(graph, f"{name}_s", scale)
-        inputs = [stored, scales, *([shared_weight_zeros(graph, len(scale))] if spelled else [])]
-        dequantize = ir.node("DequantizeLinear", inputs, {"axis": axis}, name="")
-        dequantize.outputs[0].name = unique_name(graph, f"{name}_dq")
-        dequantize.outputs[0].dtype = ir.DataType.FLOAT
-        graph.insert_before(graph[0], dequantize)
-        weight.meta[key] = shared = (dequantize.outputs[0], scale)
-    node.replace_input_with(1, shared[0])
-    if not weight.uses() and weight.is_initializer():
-        del graph.initializers[weight.name]
-    return np.asarray(shared[1])
+def _lookup(node: ir.Node, work: Workspace) -> str | None:
+    quantize_table(node, work)
+    return None
 
 
-def _unit_factors(node: ir.Node, graph: ir.Graph) -> None:
-    """Moves alpha and beta of a Gemm into its weight and bias, which integer kernels expect."""
-    alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
-    if alpha != 1.0:
-        weight = constant(node.inputs[1])
-        assert weight is not None
-        old = node.inputs[1]
-        node.replace_input_with(1, add_initializer(graph, f"{old.name}_alpha", (weight * np.float32(alpha))))  # type: ignore[union-attr]
-        node.attributes.pop("alpha")
-    if beta != 1.0 and len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = node.inputs[2]
-        factor = add_initializer(graph, f"{bias.name}_beta", np.float32(beta))
-        product = ir.node("Mul", [bias, factor], name="")
-        product.outputs[0].name = unique_name(graph, f"{bias.name}_scaled")
-        product.outputs[0].dtype = ir.DataType.FLOAT
-        array = constant(bias)
-        if array is not None:
-            node.replace_input_with(2, add_initializer(graph, f"{bias.name}_b", array * np.float32(beta)))
-        else:
-            graph.insert_before(node, product)
-            node.replace_input_with(2, product.outputs[0])
-        node.attributes.pop("beta")
+def _can_join(node: ir.Node, work: Workspace, target: Target) -> bool:
+    return all(work.integer_source(v) is not None or work.pair_of(v) is not None for v in node.inputs)
 
 
-def _quantize_gemm_bias(node: ir.Node, graph: ir.Graph, scale: np.ndarray) -> None:  # type: ignore[type-arg]
-    """Stores the bias as int32 behind DequantizeLinear, or adds it in float behind the Gemm where it does not fit."""
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is None:
-        return
-    array = constant(bias)
-    quantized = None
-    if array is not None and constant_tensor(bias) is not None and array.size == scale.size and array.shape[-1:] == scale.shape:
-        quantized = quantize_bias(array.reshape(-1), scale)
-    if quantized is not None:
-        name = bias.name or "bias"
-        stored = add_initializer(graph, f"{name}_q", quantized)
-        scales = add_initializer(graph, f"{name}_s", scale.astype(np.float32))
-        dequantize = ir.node("DequantizeLinear", [stored, scales], {"axis": 0}, name="")
-        dequantize.outputs[0].name = unique_name(graph, f"{name}_dq")
-        dequantize.outputs[0].dtype = ir.DataType.FLOAT
-        graph.insert_before(node, dequantize)
-        node.replace_input_with(2, dequantize.outputs[0])
-    else:
-        _add_bias_behind(node, bias, graph)
-    if not bias.uses() and bias.is_initializer() and not bias.is_graph_input():
-        del graph.initializers[bias.name]  # type: ignore[arg-type]
+def _join(node: ir.Node, work: Workspace) -> str | None:
+    for index, value in enumerate(node.inputs):
+        assert value is not None
+        pair = work.pair_of(value) or work.quantize(value)
+        assert pair is not None
+        node.replace_input_with(index, pair.dequantized)
+    work.quantize_for_all(placement.fused_output(node, work.style))
+    return None
 
 
-def _add_bias_behind(node: ir.Node, bias: ir.Value, graph: ir.Graph) -> None:
-    node.replace_input_with(2, None)
-    node.resize_inputs(2)
-    output = node.outputs[0]
-    add = ir.node("Add", [output, bias], name="")
-    twin = add.outputs[0]
-    twin.type, twin.shape = output.type, output.shape
-    graph.insert_after(node, add)
-    for use in list(output.uses()):
-        if use.node is not add:
-            use.node.replace_input_with(use.idx, twin)
-    for index, value in enumerate(graph.outputs):
-        if value is output:
-            graph.outputs[index] = twin
-    twin.name = output.name
-    output.name = unique_name(graph, f"{twin.name}_product")
+def _skip_branch(node: ir.Node, work: Workspace) -> int | None:
+    """Which input of an Add is a skip branch that integer operators read already, the other being made by one; or None."""
+    made = [_made_by_integer_operator(value, work) for value in node.inputs]
+    paired = [value is not None and not work.made_by_pair(value) and work.pair_of(value) is not None for value in node.inputs]
+    for index in (0, 1):
+        if len(node.inputs) == 2 and paired[index] and made[1 - index]:
+            return index
+    return None
+
+
+def _made_by_integer_operator(value: ir.Value | None, work: Workspace) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type in work.style.weighted and work.made_by_pair(producer.inputs[0])
+
+
+def _quantize_skip_branch(node: ir.Node, work: Workspace) -> str | None:
+    index = _skip_branch(node, work)
+    if index is None:
+        return "its skip branch is not quantized"
+    pair = work.pair_of(node.inputs[index])
+    assert pair is not None
+    node.replace_input_with(index, pair.dequantized)
+    return None

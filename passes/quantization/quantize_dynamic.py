@@ -4,7 +4,7 @@
     =>  x_q, s, z = DynamicQuantizeLinear(x)
         y = Cast(MatMulInteger(x_q, W_q, z)) * (s * W_s) [+ b]
 
-Standard operators only; ONNX Runtime fuses them into DynamicQuantizeMatMul.
+Standard operators only; ONNX Runtime fuses them into DynamicQuantizeMatMul or MatMulIntegerToFloat.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from irc.ir import add_initializer, constant, module_metadata, unique_name
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.quantization import placement
 from irc.passes.quantization.table import quantize_table
-from irc.passes.quantization.weights import quantize_per_channel
+from irc.passes.quantization.workspace import Workspace, drop_if_unused, take_over
+from irc.target import QuantizationStyle, is_dequantized
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizeDynamic(Pass):
     """Makes MatMul and Gemm integer with run-time ranges, and embedding tables int8; needs no data.
 
-    Source: ONNX operator specification, DynamicQuantizeLinear and MatMulInteger; placement as in ONNX Runtime's dynamic mode.
+    Source: ONNX operator specification, DynamicQuantizeLinear and MatMulInteger.
 
     Attributes:
         embeddings: Whether tables of Gather are stored as int8.
@@ -42,99 +42,91 @@ class QuantizeDynamic(Pass):
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
         """Yields MatMul and Gemm with a constant matrix, and table lookups; Conv is a near miss."""
         main = model.graph
-        for node in list(main.all_nodes()):
-            if node.domain != "":
-                continue
-            if node.op_type in ("MatMul", "Gemm") and not placement.is_product(node):
-                reason = self._why_not(node, ctx, main)
-                yield Skip(node, reason) if reason else Site(node)
-            elif node.op_type in ("Conv", "ConvTranspose"):
-                yield Skip(node, "convolutions need calibration data to be faster in int8; give --data")
-            elif self.embeddings and node.op_type == "Gather" and placement.is_table_lookup(node):
-                reason = placement.why_not_table(node, main)
-                yield Skip(node, reason) if reason else Site(node)
+        style = ctx.target.quantization if ctx.target is not None else QuantizationStyle("uint8")
+        work = Workspace(main, style)
+        planned = [(node, self._plan(node, main, style, ctx)) for node in main.all_nodes() if node.domain == ""]
+        for node, plan in planned:
+            if isinstance(plan, Skip):
+                yield plan
+            elif plan:
+                yield Site(node, work)
+
+    def _plan(self, node: ir.Node, main: ir.Graph, style: QuantizationStyle, ctx: Context) -> Skip | bool:
+        reason: str | None
+        if node.op_type in ("MatMul", "Gemm") and not placement.is_product(node):
+            reason = self._why_not(node, main, ctx)
+        elif node.op_type in ("Conv", "ConvTranspose"):
+            reason = "convolutions need calibration data to be faster in int8; give --data"
+        elif self.embeddings and style.embeddings and placement.is_table_lookup(node):
+            reason = placement.why_not_table(node, main)
+        else:
+            return False
+        return Skip(node, reason) if reason else True
 
     @staticmethod
-    def _why_not(node: ir.Node, ctx: Context, main: ir.Graph) -> str | None:
-        weight = node.inputs[1]
-        if weight is not None and weight.shape is not None and len(weight.shape) != 2:
+    def _why_not(node: ir.Node, main: ir.Graph, ctx: Context) -> str | None:
+        if not ctx_supports_dynamic(ctx):
+            return "the target takes quantized activations with constant scales only"
+        if is_dequantized(node.inputs[1]):
+            return "it is already quantized"
+        weight = placement.weight_of(node)
+        if weight is None:
+            return "its weight is not constant"
+        if len(weight.tensor.shape) != 2:
             return "its weight is not a matrix"
+        if weight.tensor.dtype != ir.DataType.FLOAT:
+            return f"its weight is {weight.tensor.dtype.name}; int8 starts from FLOAT"
+        if weight.tensor.size < placement.MIN_WEIGHTS:
+            return f"its weight has only {weight.tensor.size} elements"
         if node.op_type == "Gemm" and node.attributes.get_int("transA", 0):
-            return "Gemm with transA has no integer kernel"
-        if ctx.target is not None:
-            return placement.why_not_weighted(node, ctx.target, main)
-        return None if constant(weight) is not None else "its weight is not constant"
+            return "its activation is transposed"
+        return placement.why_not_shared(weight.origin, main)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Rewrites one operator."""
-        node = site.node
-        assert node is not None and isinstance(node.graph, ir.Graph)
+        node, work = site.node, site.match
+        assert node is not None
         if node.op_type == "Gather":
-            quantize_table(node)
+            quantize_table(node, work)
         else:
-            limit = ctx.target.quantization.weight_limit if ctx.target is not None else 127
-            _make_dynamic(node, node.graph, limit)
+            _make_dynamic(node, work)
         return None
 
 
-def _make_dynamic(node: ir.Node, graph: ir.Graph, limit: int) -> None:
-    source, weight = node.inputs[0], node.inputs[1]
+def ctx_supports_dynamic(ctx: Context) -> bool:
+    """Whether the target runs DynamicQuantizeLinear."""
+    return ctx.target is None or ctx.target.quantization.dynamic
+
+
+def _make_dynamic(node: ir.Node, work: Workspace) -> None:
+    source = node.inputs[0]
+    weight = placement.weight_of(node)
     assert source is not None and weight is not None
-    array = np.asarray(constant(weight), np.float32)
-    factor = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
-    if node.op_type == "Gemm" and node.attributes.get_int("transB", 0):
-        array = array.T
-    quantized, scale = quantize_per_channel(np.ascontiguousarray(array), axis=1, limit=limit)
-    output = node.outputs[0]
-    metadata = module_metadata(node)
-    public = output.name or "matmul"
-
-    def add(op_type: str, inputs: list[ir.Value], **attributes: object) -> ir.Node:
-        made = ir.Node(
-            "",
-            op_type,
-            inputs,
-            [ir.convenience.convert_attribute(k, v) for k, v in attributes.items()],
-            num_outputs=3 if op_type == "DynamicQuantizeLinear" else 1,
-            metadata_props=dict(metadata),
-        )
-        for index, value in enumerate(made.outputs):
-            value.name = unique_name(graph, f"{public}_{op_type}{index or ''}")
-        graph.insert_before(node, made)
-        return made
-
-    existing = next((u.node for u in source.uses() if u.node.op_type == "DynamicQuantizeLinear" and u.node.graph is graph), None)
-    dynamic = existing if existing is not None else _dynamic_behind(source, graph, metadata)
-    weight_q = add_initializer(graph, f"{weight.name}_q", quantized)
-    weight_s = add_initializer(graph, f"{weight.name}_s", (scale * np.float32(factor)).astype(np.float32))
-    product = add("MatMulInteger", [dynamic.outputs[0], weight_q, dynamic.outputs[2]])
-    number = add("Cast", [product.outputs[0]], to=ir.DataType.FLOAT.value)
-    factors = add("Mul", [dynamic.outputs[1], weight_s])
-    last = add("Mul", [number.outputs[0], factors.outputs[0]])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None:
-        beta = node.attributes.get_float("beta", 1.0)
+    old_weight, old_bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    stored = work.store(weight.origin, weight.axis)
+    quantized = stored.quantized
+    if weight.axis == 0:
+        key = ("transposed", weight.origin)
+        quantized = work.once(key, lambda: [ir.node("Transpose", [stored.quantized], {"perm": [1, 0]}, name="")])
+    alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
+    beta = node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
+    scales = stored.scales if alpha == 1.0 else work.constant(stored.numbers * np.float32(alpha), "s")
+    dynamic = work.dynamic_pair(source)
+    product = ir.node("MatMulInteger", [dynamic.outputs[0], quantized, dynamic.outputs[2]], name=node.name)
+    number = ir.node("Cast", [product.outputs[0]], {"to": ir.DataType.FLOAT.value}, name="")
+    factor = ir.node("Mul", [dynamic.outputs[1], scales], name="")
+    nodes = [product, number, factor, ir.node("Mul", [number.outputs[0], factor.outputs[0]], name="")]
+    if old_bias is not None:
+        bias = old_bias
         if beta != 1.0:
-            bias = add("Mul", [bias, add_initializer(graph, f"{public}_beta", np.float32(beta))]).outputs[0]
-        last = add("Add", [last.outputs[0], bias])
-    twin = last.outputs[0]
-    twin.type, twin.shape = output.type, output.shape
-    output.replace_all_uses_with(twin, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    output.name = None
-    twin.name = public
-    if not weight.uses() and weight.is_initializer():
-        del graph.initializers[weight.name]  # type: ignore[arg-type]
-
-
-def _dynamic_behind(source: ir.Value, graph: ir.Graph, metadata: dict[str, str]) -> ir.Node:
-    """The quantizer of a value, placed right behind it so that every consumer can share it."""
-    made = ir.Node("", "DynamicQuantizeLinear", [source], num_outputs=3, metadata_props=dict(metadata))
-    for value, suffix in zip(made.outputs, ("q", "s", "z"), strict=True):
-        value.name = unique_name(graph, f"{source.name}_{suffix}")
-    producer = source.producer()
-    if producer is not None and producer.graph is graph:
-        graph.insert_after(producer, made)
-    else:
-        graph.insert_before(graph[0], made)
-    return made
+            nodes.append(ir.node("Mul", [bias, work.constant(np.float32(beta))], name=""))
+            bias = nodes[-1].outputs[0]
+        nodes.append(ir.node("Add", [nodes[3].outputs[0], bias], name=""))
+    for made in nodes:
+        made.outputs[0].name = work.name("t")
+    work.graph.insert_before(node, nodes)
+    product.metadata_props.update(node.metadata_props)
+    take_over(work, node.outputs[0], nodes[-1].outputs[0], kept=nodes)
+    work.graph.remove(node, safe=True)
+    for old in (old_weight, old_bias):
+        drop_if_unused(old)

@@ -1,6 +1,10 @@
 """Store an embedding table as int8 and dequantize only the rows that are looked up.
 
-    y = Gather(T, ids)   =>   y = DequantizeLinear(Gather(T_q, ids), s, axis=-1)
+    per column:  y = DequantizeLinear(Gather(T_q, ids), s, axis=-1)
+    per row:     y = Cast(Gather(T_q, ids)) * Gather(s, ids)
+
+Per column is one operator and the smallest; per row is taken where columns would lose much more, or where the table is
+tied to a projection that has its scales along the rows already.
 """
 
 from __future__ import annotations
@@ -8,38 +12,55 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from irc.ir import add_initializer, constant, unique_name
-from irc.passes.quantization.weights import quantize_per_channel
+from irc.ir import constant
+from irc.passes.quantization import placement
+from irc.passes.quantization.weights import relative_error
+from irc.passes.quantization.workspace import Workspace, drop_if_unused, take_over
 
-META = "irc.int8.table"
+ROW_GAIN = 4.0
+"""Rows must have at least this many times less rounding error to be worth their operators and scales."""
 
 
-def quantize_table(node: ir.Node) -> None:
+def quantize_table(node: ir.Node, work: Workspace) -> None:
     """Rewrites one lookup; lookups into one table share its int8 copy."""
-    graph, table = node.graph, node.inputs[0]
-    assert isinstance(graph, ir.Graph) and table is not None
-    shared = table.meta.get(META)
-    if shared is None or shared[0].graph is not graph:
-        array = constant(table)
-        assert array is not None
-        quantized, scale = quantize_per_channel(np.asarray(array), axis=1)
-        name = table.name or "table"
-        table.meta[META] = (add_initializer(graph, f"{name}_q", quantized), add_initializer(graph, f"{name}_s", scale))
-    stored, scales = table.meta[META]
+    table, ids = node.inputs[0], node.inputs[1]
+    assert table is not None and ids is not None
+    axis = _axis(table)
+    stored = work.store(table, axis)
     output = node.outputs[0]
-    node.replace_input_with(0, stored)
-    dequantize = ir.node("DequantizeLinear", [output, scales], {"axis": -1}, name="")
-    twin = dequantize.outputs[0]
-    twin.type, twin.shape = output.type, output.shape
-    graph.insert_after(node, dequantize)
-    for use in list(output.uses()):
-        if use.node is not dequantize:
-            use.node.replace_input_with(use.idx, twin)
-    for index, value in enumerate(graph.outputs):
-        if value is output:
-            graph.outputs[index] = twin
-    twin.name = output.name
-    output.name = unique_name(graph, f"{twin.name}_q")
+    node.replace_input_with(0, stored.quantized)
+    if axis == 1:
+        nodes = [ir.node("DequantizeLinear", [output, stored.scales], {"axis": -1}, name="")]
+    else:
+        cast = ir.node("Cast", [output], {"to": ir.DataType.FLOAT.value}, name="")
+        rows = ir.node("Gather", [stored.scales, ids], name="")
+        column = ir.node("Unsqueeze", [rows.outputs[0], work.constant(np.array([-1], np.int64))], name="")
+        nodes = [cast, rows, column, ir.node("Mul", [cast.outputs[0], column.outputs[0]], name="")]
+    for new in nodes:
+        new.outputs[0].name = work.name("t")
+    twin = nodes[-1].outputs[0]
+    work.graph.insert_after(node, nodes)
+    take_over(work, output, twin, kept=nodes)
+    # A new object: the type of a value may be shared with its twin in another model.
     output.type = ir.TensorType(ir.DataType.INT8)
-    if not table.uses() and table.is_initializer():
-        del graph.initializers[table.name]  # type: ignore[arg-type]
+    drop_if_unused(table)
+
+
+def _axis(table: ir.Value) -> int:
+    """0 for scales per row, 1 for scales per column."""
+    if any(use.node.op_type != "Gather" for use in table.uses()):
+        weights = [placement.weight_of(user) for user in _weighted_users(table)]
+        return next((w.axis for w in weights if w is not None), 1)
+    array = constant(table)
+    assert array is not None
+    return 0 if relative_error(array, axis=1) > ROW_GAIN * relative_error(array, axis=0) else 1
+
+
+def _weighted_users(table: ir.Value) -> list[ir.Node]:
+    users = []
+    for use in table.uses():
+        if use.node.op_type == "Transpose":
+            users += [inner.node for inner in use.node.outputs[0].uses()]
+        elif use.node.op_type != "Gather":
+            users.append(use.node)
+    return users

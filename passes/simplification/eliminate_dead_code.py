@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -18,9 +19,9 @@ class EliminateDeadCode(ModelPass):
     Graph inputs stay, used or not: they are the model's interface.
     """
 
-    name = "eliminate-dead-code"
-    contract = Contract.EXACT
-    invalidates = ()
+    name: ClassVar[str] = "eliminate-dead-code"
+    contract: ClassVar[Contract] = Contract.EXACT
+    invalidates: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, model: ir.Model, ctx: Context) -> bool:
         """Removes dead code; returns whether there was any."""

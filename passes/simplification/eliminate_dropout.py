@@ -2,14 +2,15 @@
 
     y = Dropout(x, ratio, training_mode=false)   =>   y = x
 
-How a node says that it is in inference mode depends on the opset: up to 6 by the attribute `is_test`, from 7 to 11 always,
-from 12 on by the optional input `training_mode` (default false).
+How a node says that it is in inference mode depends on the opset: up to 6 by the attribute `is_test`, from 7 to 11
+always, from 12 on by the optional input `training_mode` (default false).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -25,9 +26,9 @@ class EliminateDropout(Pass):
     Where the dropout connects a graph input with a graph output, an Identity takes its place.
     """
 
-    name = "eliminate-dropout"
-    contract = Contract.EXACT
-    invalidates = ()
+    name: ClassVar[str] = "eliminate-dropout"
+    contract: ClassVar[Contract] = Contract.EXACT
+    invalidates: ClassVar[tuple[str, ...]] = ()
 
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
         """Yields every Dropout in inference mode."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +23,7 @@ from irc.passes.simplification.unused import remove_unused
 LAZY_BYTES = 1 << 20
 """A weight above this size (1 MiB) is scaled when the model is saved or run, not before, so that memory stays small."""
 MIN_OPSET = 9
-"""Before, BatchNormalization chose its mode by the number of its outputs and could normalize per activation (`spatial`)."""
+"""Before, BatchNormalization chose its mode by its number of outputs and could normalize per activation (`spatial`)."""
 
 _Array = np.ndarray[Any, Any]
 _FOLDABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -33,15 +33,16 @@ _FOLDABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 class FoldBatchNorm(Pass):
     """Spares the run-time cost of batch normalization, and gives quantizers one weight instead of two operators.
 
-    Weights are scaled in float32 (float64 where they are float64), shared ones in a copy of their own; the bias is computed in float64.
+    Weights are scaled in float32 (float64 where they are float64), shared ones in a copy of their own; the bias is
+    computed in float64.
 
     Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2.
     """
 
-    name = "fold-batch-norm"
-    contract = Contract.ROUNDING
-    establishes = ("batch-norm-folded",)
-    invalidates = ()
+    name: ClassVar[str] = "fold-batch-norm"
+    contract: ClassVar[Contract] = Contract.ROUNDING
+    establishes: ClassVar[tuple[str, ...]] = ("batch-norm-folded",)
+    invalidates: ClassVar[tuple[str, ...]] = ()
 
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
         """Yields every BatchNormalization that can be folded, and why the others cannot."""
@@ -61,10 +62,11 @@ class FoldBatchNorm(Pass):
         assert weight is not None
         gamma, beta, mean, variance = (_float64(value) for value in norm.inputs[1:5])  # each [C_out]
         scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             bias = ((_bias(producer) - mean) * scale + beta).astype(weight.dtype.numpy())
         factor = _broadcastable(scale, producer, weight)
-        if not (_is_finite(bias) and (weight.dtype.itemsize > 2 or _is_finite(_scaled(weight, factor)))):
+        cheap = weight.dtype.itemsize <= 2 or weight.nbytes <= LAZY_BYTES
+        if not (_is_finite(bias) and (not cheap or _is_finite(_scaled(weight, factor)))):
             return Skip(norm, f"the folded weight or bias does not fit {weight.dtype.name}")
         inputs = [
             producer.inputs[0],
@@ -108,7 +110,7 @@ def _why_not(norm: ir.Node, opset: int) -> str | None:
     channels = _channels(producer, weight)
     if any(constant_tensor(value).size != channels for value in norm.inputs[1:5]):  # type: ignore[union-attr]
         return f"its statistics do not have one entry for each of the {channels} channels"
-    if bias is not None and constant_tensor(bias).size not in (1, channels):  # type: ignore[union-attr]
+    if bias is not None and not _is_per_channel(_dims(constant_tensor(bias)), channels):  # type: ignore[arg-type]
         return "the bias of the Gemm before it differs from row to row"
     variance = _float64(norm.inputs[4]) + norm.attributes.get_float("epsilon", 1e-5)
     if not (variance > 0).all():
@@ -136,6 +138,11 @@ def _channels(producer: ir.Node, weight: ir.TensorProtocol) -> int:
     if producer.op_type == "ConvTranspose":
         return dims[1] * producer.attributes.get_int("group", 1)
     return dims[0] if producer.attributes.get_int("transB", 0) else dims[1]
+
+
+def _is_per_channel(dims: tuple[int, ...], channels: int) -> bool:
+    """Whether a bias of this shape adds the same to every row of a [N, C_out] matrix."""
+    return all(d == 1 for d in dims[:-1]) and (not dims or dims[-1] in (1, channels))
 
 
 def _broadcastable(scale: _Array, producer: ir.Node, weight: ir.TensorProtocol) -> _Array:
@@ -166,14 +173,15 @@ def _float64(value: ir.Value | None) -> _Array:
 
 def _scaled(weight: ir.TensorProtocol, factor: _Array) -> _Array:
     """The weight times the factor, in the weight's own dtype."""
-    array = np.asarray(weight.numpy())
+    array: _Array = np.asarray(weight.numpy())
     work = np.float64 if array.dtype == np.float64 else np.float32
-    with np.errstate(over="ignore"):
-        return (array.astype(work, copy=False) * factor.astype(work)).astype(array.dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        product: _Array = array.astype(work, copy=False) * factor.astype(work)
+        return product.astype(array.dtype, copy=False)
 
 
 def _scaled_tensor(weight: ir.TensorProtocol, factor: _Array) -> ir.TensorProtocol:
-    def evaluate() -> ir.Tensor:
+    def evaluate() -> ir.TensorProtocol:
         return ir.Tensor(_scaled(weight, factor), dtype=weight.dtype)
 
     if weight.nbytes <= LAZY_BYTES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -17,33 +18,28 @@ _Annotation = tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]
 class InferShapes(ModelPass):
     """Gives every value the type and shape that onnx infers, forgetting what may be stale.
 
-    Graph inputs and outputs keep what they declare. Where inference contradicts the model, the model stays as it is.
+    Graph inputs and outputs keep what they declare. Where inference meets a contradiction, it goes on as far as it can.
     """
 
-    name = "infer-shapes"
-    contract = Contract.EXACT
-    establishes = ("shapes-known",)
-    invalidates = ()
+    name: ClassVar[str] = "infer-shapes"
+    contract: ClassVar[Contract] = Contract.EXACT
+    establishes: ClassVar[tuple[str, ...]] = ("shapes-known",)
+    invalidates: ClassVar[tuple[str, ...]] = ()
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
-        """Infers shapes, or says what contradicts what."""
-        before = _annotations(site.match)
+        """Infers shapes; says what contradicts what where that left nothing to learn."""
+        model, problem = site.match, "nothing to do"
+        before = _annotations(model)
         try:
-            return None if self.apply(site.match, ctx) else Skip(None, "nothing to do")
+            refresh_shapes(model)
         except ModelError as error:
-            for value, type_, shape in before:
-                value.type, value.shape = type_, shape
-            return Skip(None, str(error))
+            problem = str(error)
+            refresh_shapes(model, strict=False)
+        return None if _changed(before) else Skip(None, problem)
 
     def apply(self, model: ir.Model, ctx: Context) -> bool:
-        """Infers shapes; returns whether any type or shape changed.
-
-        Raises:
-            ModelError: If inference contradicts the model, whose shapes may then be half-known.
-        """
-        before = _annotations(model)
-        refresh_shapes(model)
-        return any(value.type != type_ or value.shape != shape for value, type_, shape in before)
+        """Infers shapes; returns whether any type or shape changed."""
+        return self.rewrite(Site(None, match=model), ctx) is None
 
 
 def _annotations(model: ir.Model) -> list[_Annotation]:
@@ -54,3 +50,7 @@ def _annotations(model: ir.Model) -> list[_Annotation]:
         for node in graph:
             values += node.outputs
     return [(value, value.type, None if value.shape is None else value.shape.copy()) for value in values]
+
+
+def _changed(before: list[_Annotation]) -> bool:
+    return any(value.type != type_ or value.shape != shape for value, type_, shape in before)

@@ -1,6 +1,6 @@
 """Raise the opset of a model that is too old for what follows, by onnx's own version converter.
 
-    opset 11  =>  opset 13 (per-channel DequantizeLinear)
+opset 11  =>  opset 13 (per-channel DequantizeLinear)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from irc.ir import check
 from irc.ir.names import track
-from irc.ir.stripped import without_weights
+from irc.ir.stripped import stripped_proto
 from irc.pass_base import Context, Contract, ModelPass, Site, Skip
 
 CONVERTER_BYTES = 8192
@@ -42,15 +42,15 @@ class RaiseOpset(ModelPass):
     def apply(self, model: ir.Model, ctx: Context) -> bool:
         """Converts the graph without its weights, then puts them back."""
         before = model.graph
-        weights = {value.name: value for value in before.initializers.values()}
-        with without_weights(model, above=CONVERTER_BYTES):
-            kept = set(before.initializers)
-            proto = ir.to_proto(model)
+        # stripped_proto takes weights out of bodies too; they come back to the main graph.
+        scopes = (before, *before.subgraphs())
+        weights = {value.name: value for graph in scopes for value in graph.initializers.values()}
+        proto = stripped_proto(model, above=CONVERTER_BYTES)
         converted = ir.from_proto(onnx.version_converter.convert_version(proto, self.to))
-        public = [value.name for value in before.inputs]
+        public = {value.name for value in before.inputs}
         graph = converted.graph
         for value in list(graph.inputs):
-            if value.name not in public and value.name in weights and value.name not in kept:
+            if value.name not in public and value.name in weights:
                 graph.inputs.remove(value)
                 value.const_value = weights[value.name].const_value
                 graph.register_initializer(value)

@@ -10,7 +10,9 @@ from irc.judge.budget import format_size, parse_drop, parse_size, parse_speedup
 
 
 def assessment(loss: float, *, base: float = 0.8) -> Assessment:
-    return Assessment("labels", "accuracy", base, base * (1 - loss), "accuracy", loss, loss + 0.01, 300, 300, "all", base=base)
+    return Assessment(
+        "labels", "accuracy", base, base * (1 - loss), "accuracy", loss, loss + 0.01, 300, 300, "all", base=base
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,8 @@ def test_refuses_a_drop_that_could_mean_something_else(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("5MB", 5_000_000), ("5 MiB", 5 * 2**20), ("300k", 300_000), ("1.5GB", 1_500_000_000), (77, 77)]
+    ("text", "expected"),
+    [("5MB", 5_000_000), ("5 MiB", 5 * 2**20), ("300k", 300_000), ("1.5GB", 1_500_000_000), (77, 77)],
 )
 def test_reads_a_size(text: str, expected: int) -> None:
     assert parse_size(text) == expected
@@ -45,7 +48,7 @@ def test_reads_a_size(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "MB", "-5MB", "5 apples", "0.1"])
 def test_refuses_a_size(text: str) -> None:
-    with pytest.raises(UsageError, match="--target-size is .*5MB"):
+    with pytest.raises(UsageError, match=r"--target-size is .*5MB"):
         parse_size(text)
 
 

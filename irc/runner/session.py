@@ -1,0 +1,87 @@
+"""Sessions of the runtime process. Imports numpy and ONNX Runtime only: the process starts before every build."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from irc.runner.portable import FileSlice, PortableModel
+
+Feed = dict[str, "np.ndarray[Any, Any]"]
+PROVIDERS = ["CPUExecutionProvider"]
+_LEVELS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+@dataclasses.dataclass
+class OpenSession:
+    """A session, and the arrays it refers to, which must live as long as it does."""
+
+    session: Any
+    keep: list[Any]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in the model's order."""
+        return [output.name for output in self.session.get_outputs()]
+
+    def run(self, feed: Feed, outputs: list[str] | None = None) -> dict[str, Any]:
+        """Runs one feed; returns outputs by name."""
+        names = self.output_names if outputs is None else outputs
+        return dict(zip(names, self.session.run(names, feed), strict=True))
+
+
+def open_session(
+    model: PortableModel | str,
+    *,
+    optimization: str = "all",
+    threads: int | None = None,
+    prepack: bool = True,
+    optimized_model_path: Path | None = None,
+) -> OpenSession:
+    """Opens a model on the CPU provider; a path is opened as any user of ONNX Runtime opens it.
+
+    Args:
+        model: A portable model, whose weights are handed over by reference, or a path.
+        optimization: "none", "basic", "extended" or "all".
+        threads: Threads within operators; None leaves it to the runtime.
+        prepack: Whether kernels may copy weights into their own layout; without, mapped weights stay on disk.
+        optimized_model_path: Where the runtime writes its own optimized graph, with weights beside it.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = _LEVELS[optimization]
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if optimized_model_path is not None:
+        options.optimized_model_filepath = str(optimized_model_path)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{optimized_model_path.name}.data"
+        )
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    if isinstance(model, str):
+        return OpenSession(ort.InferenceSession(model, options, providers=PROVIDERS), [])
+    arrays = {name: _array(weight) for name, weight in model.weights.items()}
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    if values:
+        options.add_external_initializers(list(arrays), values)
+    session = ort.InferenceSession(model.proto, options, providers=PROVIDERS)
+    return OpenSession(session, [arrays, values])
+
+
+def _array(weight: FileSlice | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if isinstance(weight, np.ndarray):
+        return weight
+    count = int(np.prod(weight.shape, dtype=np.int64))
+    flat = np.memmap(weight.path, dtype=np.dtype(weight.dtype), mode="r", offset=weight.offset, shape=(count,))
+    return np.asarray(flat).reshape(weight.shape)

@@ -1,0 +1,255 @@
+"""What the sites of one quantization run share: statistics, style, and the tensors and pairs made so far.
+
+It lives as long as one walk over the model and is handed from site to site, so that the pass itself stays stateless.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from irc.calibration import Statistics
+from irc.ir import add_initializer, constant_tensor, unique_name
+from irc.passes.quantization.activations import ActivationScale, activation_scale
+from irc.passes.quantization.weights import Array, quantized_tensor
+from irc.target import QuantizationStyle
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """QuantizeLinear and DequantizeLinear behind a value.
+
+    Attributes:
+        quantize: Takes the float value.
+        dequantized: What integer operators read.
+        scale: Scale as a graph value, to be shared with values moved from this one.
+        zero_point: Zero point as a graph value.
+        step: The number in `scale`.
+    """
+
+    quantize: ir.Node
+    dequantized: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value
+    step: np.float32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredWeight:
+    """An int8 tensor with its scales in the graph.
+
+    Attributes:
+        quantized: int8 initializer.
+        scales: float32 initializer `[channels]`.
+        numbers: The scales as an array.
+    """
+
+    quantized: ir.Value
+    scales: ir.Value
+    numbers: Array
+
+
+class Workspace:
+    """Makes each pair, weight and constant once.
+
+    Args:
+        graph: The main graph.
+        style: The target's.
+        statistics: Ranges by value name; None where nothing needs them.
+    """
+
+    def __init__(self, graph: ir.Graph, style: QuantizationStyle, statistics: Statistics | None = None) -> None:
+        self.graph = graph
+        self.style = style
+        self.statistics = statistics or Statistics()
+        self._count = 0
+        self._pairs: dict[ir.Value, Pair] = {}
+        self._by_twin: dict[ir.Value, Pair] = {}
+        self._weights: dict[tuple[ir.Value, int], StoredWeight] = {}
+        self._made: dict[Hashable, ir.Value] = {}
+        self._dynamic: dict[ir.Value, ir.Node] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+
+    def name(self, kind: str) -> str:
+        """A short free name: artifacts of small models weigh by their names."""
+        self._count += 1
+        return unique_name(self.graph, f"{kind}{self._count}")
+
+    def constant(self, array: Array | np.generic, kind: str = "c") -> ir.Value:
+        """A small constant of the graph; equal ones are one."""
+        data = np.asarray(array)
+        key = (data.dtype.str, data.shape, data.tobytes())
+        if key not in self._constants:
+            self._constants[key] = add_initializer(self.graph, self.name(kind), data)
+        return self._constants[key]
+
+    # -- activations ------------------------------------------------------------------------------------------------
+
+    def pair_of(self, value: ir.Value | None) -> Pair | None:
+        """The pair behind a value, or the pair that made it; None if it is float."""
+        if value is None:
+            return None
+        return self._by_twin.get(value) or self._pairs.get(value)
+
+    def made_by_pair(self, value: ir.Value | None) -> bool:
+        """Whether a value is the dequantized twin of another, so that readers of it read integers."""
+        return value in self._by_twin
+
+    def integer_source(self, value: ir.Value | None) -> Pair | None:
+        """The pair whose integers a value holds after moves (Reshape, MaxPool, ...) at most, or None."""
+        while value is not None:
+            if (pair := self._by_twin.get(value)) is not None:
+                return pair
+            producer = value.producer()
+            if producer is None or producer.op_type not in self.style.commuting or producer.domain != "":
+                return None
+            value = producer.inputs[0]
+        return None
+
+    def scale_for(self, value: ir.Value) -> ActivationScale | None:
+        """Scale and zero point by the statistics, or None if the value was not observed."""
+        observed = self.statistics.get(value.name or "")
+        return None if observed is None else activation_scale(observed, self.style)
+
+    def quantize(self, value: ir.Value) -> Pair | None:
+        """The pair behind a value, made now if there is none; None if its range is not known."""
+        if (existing := self.pair_of(value)) is not None:
+            return existing
+        if (source := self.integer_source(value)) is not None:
+            # Moved integers keep their scale, otherwise the runtime has to requantize them.
+            return self._add_pair(value, source.scale, source.zero_point, source.step)
+        found = self.scale_for(value)
+        if found is None:
+            return None
+        scale = self.constant(found.scale, "s")
+        return self._add_pair(value, scale, self.constant(found.zero_point, "z"), found.scale)
+
+    def _add_pair(self, value: ir.Value, scale: ir.Value, zero_point: ir.Value, step: np.float32) -> Pair:
+        quantize = ir.node("QuantizeLinear", [value, scale, zero_point], name="")
+        quantized = quantize.outputs[0]
+        quantized.name = self.name("q")
+        dequantize = ir.node("DequantizeLinear", [quantized, scale, zero_point], name="")
+        twin = dequantize.outputs[0]
+        twin.name = self.name("d")
+        producer = value.producer()
+        if producer is not None:
+            self.graph.insert_after(producer, [quantize, dequantize])
+        else:
+            self.graph.insert_before(self.graph[0], [quantize, dequantize])
+        pair = Pair(quantize, twin, scale, zero_point, step)
+        self._pairs[value] = self._by_twin[twin] = pair
+        return pair
+
+    def quantize_for_all(self, value: ir.Value) -> Pair | None:
+        """Quantizes a value for all its users; as a graph output the dequantized twin takes its public name."""
+        pair = self.quantize(value)
+        if pair is None:
+            return None
+        for use in list(value.uses()):
+            if use.node is not pair.quantize:
+                use.node.replace_input_with(use.idx, pair.dequantized)
+        take_over_outputs(self.graph, value, pair.dequantized, self.name("f"))
+        return pair
+
+    # -- weights ----------------------------------------------------------------------------------------------------
+
+    def store(self, weight: ir.Value, axis: int) -> StoredWeight:
+        """The int8 form of a constant; operators that share a constant and its axis share the int8 tensor."""
+        key = (weight, axis)
+        if key not in self._weights:
+            tensor = constant_tensor(weight)
+            assert tensor is not None
+            quantized, scales = quantized_tensor(tensor, axis=axis, limit=self.style.weight_limit)
+            self._weights[key] = StoredWeight(
+                add_initializer(self.graph, self.name("w"), quantized), self.constant(scales, "s"), scales
+            )
+        return self._weights[key]
+
+    def dequantized(self, weight: ir.Value, axis: int, *, transposed: bool, zero_point: bool) -> ir.Value:
+        """The value of `DequantizeLinear(int8 weight)`, transposed behind it if asked."""
+
+        def build() -> list[ir.Node]:
+            stored = self.store(weight, axis)
+            inputs = [stored.quantized, stored.scales]
+            if zero_point:
+                inputs.append(self.constant(np.zeros(len(stored.numbers), np.int8), "z"))
+            nodes = [ir.node("DequantizeLinear", inputs, {"axis": axis}, name="")]
+            if transposed:
+                nodes.append(ir.node("Transpose", [nodes[0].outputs[0]], {"perm": [1, 0]}, name=""))
+            return nodes
+
+        return self.once(("dequantized", weight, axis, transposed, zero_point), build)
+
+    def once(self, key: Hashable, build: Callable[[], list[ir.Node]]) -> ir.Value:
+        """The output of a chain of nodes that reads constants only, built the first time it is asked for."""
+        if key not in self._made:
+            nodes = build()
+            for node in nodes:
+                node.outputs[0].name = self.name("t")
+            self.graph.insert_before(self.graph[0], nodes)
+            self._made[key] = nodes[-1].outputs[0]
+        return self._made[key]
+
+    def dynamic_pair(self, value: ir.Value) -> ir.Node:
+        """The DynamicQuantizeLinear behind a value, shared by all its readers."""
+        if value not in self._dynamic:
+            node = ir.Node("", "DynamicQuantizeLinear", [value], num_outputs=3)
+            for output in node.outputs:
+                output.name = self.name("q")
+            producer = value.producer()
+            if producer is not None:
+                self.graph.insert_after(producer, node)
+            else:
+                self.graph.insert_before(self.graph[0], node)
+            self._dynamic[value] = node
+        return self._dynamic[value]
+
+
+def take_over(work: Workspace, old: ir.Value, new: ir.Value, *, kept: Sequence[ir.Node]) -> None:
+    """Makes `new` stand for `old` everywhere: users, graph outputs, name, type and shape.
+
+    Args:
+        work: Of this run.
+        old: Gets a spare name; its only users are then the `kept` nodes.
+        new: A new value.
+        kept: Nodes that go on reading `old`.
+    """
+    for use in list(old.uses()):
+        if use.node not in kept:
+            use.node.replace_input_with(use.idx, new)
+    for index, output in enumerate(work.graph.outputs):
+        if output is old:
+            work.graph.outputs[index] = new
+    new.type, new.shape = old.type, old.shape
+    public, old.name = old.name, work.name("t")
+    new.name = public
+
+
+def take_over_outputs(graph: ir.Graph, old: ir.Value, new: ir.Value, spare_name: str) -> None:
+    """Makes `new` the graph output that `old` is, public name, type and shape included; `old` takes the spare name."""
+    positions = [index for index, output in enumerate(graph.outputs) if output is old]
+    if not positions:
+        return
+    public = old.name
+    for index in positions:
+        graph.outputs[index] = new
+    new.type, new.shape = old.type, old.shape
+    old.name = spare_name
+    new.name = public
+
+
+def drop_if_unused(value: ir.Value | None) -> None:
+    """Removes a constant that lost its last user, and the Transpose that made it."""
+    if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
+        return
+    producer = value.producer()
+    if producer is not None:
+        if producer.op_type in ("Transpose", "Constant") and producer.graph is not None:
+            source = producer.inputs[0] if producer.inputs else None
+            producer.graph.remove(producer, safe=True)
+            drop_if_unused(source)
+    elif value.is_initializer() and value.graph is not None:
+        del value.graph.initializers[value.name]  # type: ignore[arg-type]

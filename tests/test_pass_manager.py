@@ -1,0 +1,239 @@
+"""The manager's own promises: order, requirements, selection, limits, rollback, ledger."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import onnx_ir as ir
+import pytest
+
+from irc import registry
+from irc.application import SiteKey
+from irc.errors import ModelError, PassFailed, UsageError
+from irc.ir import replace_node
+from irc.pass_base import Context, Contract, ModelPass, Pass, Site, Skip
+from irc.pass_manager import PassManager, expand
+from irc.pipeline import Step
+from irc.selection import Selection
+
+
+def model() -> ir.Model:
+    return ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 20]>
+        g (float[2,4] x) => (float[2,4] y) { a = Relu(x)  b = Neg(a)  c = Neg(b)  d = Abs(c)  y = Neg(d) }"""
+    )
+
+
+def ops(found: ir.Model) -> list[str]:
+    return [node.op_type for node in found.graph]
+
+
+@dataclasses.dataclass(frozen=True)
+class Swap(Pass):
+    """Replaces one operator by another; sound or not, as the test wants."""
+
+    name: ClassVar[str] = "swap"
+    contract: ClassVar[Contract] = Contract.EXACT
+    old: str = "Neg"
+    new: str = "Neg"
+    domain: str = ""
+
+    def sites(self, model, ctx):
+        for node in model.graph.all_nodes():
+            if node.op_type == self.old and "swapped" not in node.meta:
+                yield Site(node)
+            elif node.op_type == "Abs":
+                yield Skip(node, "Abs is never swapped")
+
+    def rewrite(self, site, ctx):
+        replace_node(site.node, self.new, site.node.inputs, domain=self.domain).meta["swapped"] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class LossySwap(Swap):
+    name: ClassVar[str] = "lossy-swap"
+    contract: ClassVar[Contract] = Contract.APPROXIMATE
+
+
+@dataclasses.dataclass(frozen=True)
+class Explodes(Pass):
+    name: ClassVar[str] = "explodes"
+    contract: ClassVar[Contract] = Contract.EXACT
+    at: str = "c"
+
+    def sites(self, model, ctx):
+        for node in model.graph:
+            if node.op_type == "Neg" and "seen" not in node.meta:
+                yield Site(node)
+
+    def rewrite(self, site, ctx):
+        if site.id == self.at:
+            site.node.inputs[0].name = "half-changed"
+            raise RuntimeError("boom")
+        site.node.meta["seen"] = True
+
+
+def test_the_input_model_is_never_touched():
+    original = model()
+    text = ir.to_onnx_text(original)
+    result = PassManager([LossySwap(new="Abs")], verify=False).run(original)
+    assert ops(result.model) == ["Relu", "Abs", "Abs", "Abs", "Abs"]
+    assert ir.to_onnx_text(original) == text
+
+
+def test_ledger_counts_sites_and_reasons():
+    record = PassManager([Swap()]).run(model()).ledger["swap"]
+    assert [entry.site for entry in record.rewritten] == ["b", "c", "y"]
+    assert record.skip_reasons() == [("Abs is never swapped", 1)]
+    assert record.nodes_before == record.nodes_after == 5
+
+
+def test_a_wrong_site_is_undone_and_the_rest_stays():
+    @dataclasses.dataclass(frozen=True)
+    class WrongAtC(Swap):
+        name: ClassVar[str] = "wrong-at-c"
+
+        def rewrite(self, site, ctx):
+            new = "Abs" if site.id == "c" else "Neg"
+            replace_node(site.node, new, site.node.inputs).meta["swapped"] = True
+
+    result = PassManager([WrongAtC(), Swap(old="Relu", new="Relu")]).run(model())
+    record = result.ledger["wrong-at-c"]
+    # d = Abs(c) hides the sign of c: the fault is invisible and must not be blamed.
+    assert ops(result.model)[:2] == ["Relu", "Neg"]
+    assert not record.undone or record.undone[0].site == "c"
+
+
+@dataclasses.dataclass(frozen=True)
+class ForgetsInputs(Swap):
+    name: ClassVar[str] = "forgets-inputs"
+
+    def rewrite(self, site, ctx):
+        replace_node(site.node, "Neg", []).meta["swapped"] = True
+
+
+def test_an_invalid_site_is_undone_without_running_the_runtime():
+    result = PassManager([ForgetsInputs()]).run(model())
+    record = result.ledger["forgets-inputs"]
+    assert result.ledger.verification_runs == 0
+    assert not record.rewritten and len(record.undone) == 3
+    assert "no longer valid" in record.undone[0].reason
+    assert ops(result.model) == ops(model())
+
+
+def test_a_pass_that_raises_names_site_and_leaves_the_model_whole():
+    original = model()
+    with pytest.raises(PassFailed, match="explodes: failed at 'c': RuntimeError: boom") as caught:
+        PassManager([Explodes()]).run(original)
+    assert (caught.value.pass_name, caught.value.site) == ("explodes", "c")
+    assert original.graph[2].inputs[0].name == "b"
+
+
+def test_undo_goes_on_without_the_site_that_raises():
+    result = PassManager([Explodes(), Swap()], on_failure="undo").run(model())
+    record = result.ledger["explodes"]
+    assert [e.site for e in record.rewritten] == ["b", "y"]
+    assert [(e.site, "boom" in e.reason) for e in record.undone] == [("c", True)]
+    assert len(result.ledger["swap"].rewritten) == 3
+    assert result.model.graph[2].inputs[0].name == "b"
+
+
+def test_an_approximate_pass_that_breaks_the_model_is_an_error():
+    @dataclasses.dataclass(frozen=True)
+    class LossyForgetsInputs(ForgetsInputs):
+        name: ClassVar[str] = "lossy-forgets-inputs"
+        contract: ClassVar[Contract] = Contract.APPROXIMATE
+
+    with pytest.raises(ModelError, match="lossy-forgets-inputs: the model is no longer valid"):
+        PassManager([LossyForgetsInputs()]).run(model())
+
+
+def test_an_invalid_input_is_not_blamed_on_a_pass():
+    broken = model()
+    broken.graph[1].resize_inputs(0)
+    with pytest.raises(ModelError):
+        PassManager([Swap()]).run(broken)
+
+
+def test_selection_applies_to_approximate_passes_when_there_are_some():
+    result = PassManager(
+        [Swap(old="Relu", new="Relu"), LossySwap(new="Abs")], selection=Selection.of(["name:b"], []), verify=False
+    ).run(model())
+    assert ops(result.model) == ["Relu", "Abs", "Neg", "Abs", "Neg"]
+    assert len(result.ledger["swap"].rewritten) == 1
+    assert ("not selected by --include", 2) in result.ledger["lossy-swap"].skip_reasons()
+
+
+def test_limits_and_denials():
+    result = PassManager([LossySwap(new="Abs")], limits={"lossy-swap": 2}, verify=False).run(model())
+    assert ops(result.model) == ["Relu", "Abs", "Abs", "Abs", "Neg"]
+    denied = {SiteKey(0, "b"): "because the plan says so"}
+    result = PassManager([LossySwap(new="Abs")], denied=denied, verify=False).run(model())
+    assert ops(result.model) == ["Relu", "Neg", "Abs", "Abs", "Abs"]
+    assert ("because the plan says so", 1) in result.ledger["lossy-swap"].skip_reasons()
+
+
+def test_limit_of_an_absent_pass():
+    with pytest.raises(UsageError, match="limit for 'prune'"):
+        PassManager([Swap()], limits={"prune": 1})
+
+
+def test_requirements_are_inserted_once_and_visible():
+    @dataclasses.dataclass(frozen=True)
+    class NeedsShapes(LossySwap):
+        name: ClassVar[str] = "needs-shapes"
+        requires: ClassVar[tuple[str, ...]] = ("shapes-known", "batch-norm-folded")
+
+    steps = expand([Step(NeedsShapes()), Step(NeedsShapes())])
+    names = [(step.pass_.name, step.inserted_for) for step in steps]
+    assert ("infer-shapes", "needs-shapes") in names and ("fold-batch-norm", "needs-shapes") in names
+    assert names.count(("fold-batch-norm", "needs-shapes")) == 1
+    assert names.index(("fold-batch-norm", "needs-shapes")) < names.index(("needs-shapes", ""))
+    # the first NeedsShapes rewrites nodes, so shapes are inferred anew for the second
+    assert sum(name == "infer-shapes" for name, _ in names) >= 2
+
+
+def test_unknown_requirement():
+    @dataclasses.dataclass(frozen=True)
+    class NeedsMagic(Swap):
+        name: ClassVar[str] = "needs-magic"
+        requires: ClassVar[tuple[str, ...]] = ("magic",)
+
+    with pytest.raises(UsageError, match="requires 'magic', which no registered pass establishes"):
+        PassManager([NeedsMagic()])
+
+
+def test_random_outputs_are_not_verified_and_that_is_said():
+    random_model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 20]>
+        g (float[2,4] x) => (float[2,4] y, float[2,4] z) { r = RandomNormalLike(x)  y = Add(x, r)  z = Neg(x) }"""
+    )
+    result = PassManager([Swap()]).run(random_model)
+    assert len(result.ledger["swap"].rewritten) == 1
+    assert any("'y'" in note and "random" in note for note in result.ledger.notes)
+
+
+def test_a_model_pass_is_one_site():
+    @dataclasses.dataclass(frozen=True)
+    class Touch(ModelPass):
+        name: ClassVar[str] = "touch"
+        contract: ClassVar[Contract] = Contract.EXACT
+        change: bool = True
+
+        def apply(self, model, ctx):
+            return self.change
+
+    result = PassManager([Touch(), Touch(change=False)]).run(model(), Context())
+    first, second = result.ledger.passes
+    assert [e.site for e in first.rewritten] == ["<model>"]
+    assert [(e.site, e.reason) for e in second.skipped] == [("<model>", "nothing to do")]
+
+
+def test_every_installed_pass_is_listed_loads_and_has_an_honest_contract():
+    for name, entry in registry.installed_passes().items():
+        cls = entry.load()
+        assert cls.name == name
+        assert isinstance(cls.contract, Contract)
+        assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
+        assert (cls.__doc__ or "").strip()
