@@ -1,10 +1,10 @@
 """Find the culprits among ordered rewrites with few trials, also those that fail only together.
 
 `fails(S)` says whether the rewrites `S` together are unsound. Assuming that adding rewrites to an unsound set keeps it
-unsound, bisection finds the smallest failing prefix; its last element belongs to a minimal failing set, whose other members
-are found the same way, one bisection each. The set is removed, the rest is tried, and the search goes on behind the
-prefix that is known to be sound: about log2(n) trials per culprit. This is delta debugging (Zeller and Hildebrandt 2002, IEEE
-TSE 28(2)) with the order of the rewrites used.
+unsound, bisection finds the smallest failing prefix; its last element belongs to a minimal failing set, whose other
+members are found the same way, one bisection each. The set is removed, the rest is tried, and the search goes on behind
+the prefix that is known to be sound: about log2(n) trials per culprit. This is delta debugging (Zeller and Hildebrandt
+2002, IEEE TSE 28(2)) with the order of the rewrites used.
 
 Where the assumption does not hold the search still ends, and its answer is one whose soundness was tried.
 """
@@ -16,9 +16,7 @@ from collections.abc import Callable, Sequence
 DEFAULT_LIMIT = 400
 
 
-def find_culprits(
-    count: int, fails: Callable[[Sequence[int]], bool], *, limit: int | None = None
-) -> list[int]:
+def find_culprits(count: int, fails: Callable[[Sequence[int]], bool], *, limit: int | None = None) -> list[int]:
     """The rewrites to undo so that the others together are sound.
 
     Args:

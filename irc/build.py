@@ -307,7 +307,8 @@ class Build:
         return self.budget.missed(built.assessment, built.latency, size)
 
     def _too_slow(self, built: Built) -> bool:
-        return self.budget.min_speedup is not None and built.latency is not None and built.latency.slower_than(1.0)
+        least = self.budget.min_speedup
+        return least is not None and built.latency is not None and built.latency.slower_than(min(1.0, least))
 
     def _fall_back(
         self,

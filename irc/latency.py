@@ -1,9 +1,9 @@
 """Measured latency of models against each other: single runs in turns, medians, an interval of the ratio.
 
 Machines are noisy and drift; a ratio of neighbours in time does not. Every round runs all models on the same feed, in
-alternating order. The latency of a model on one feed is the median of its runs; on several feeds, which may differ in size, the
-mean of these medians. The interval of a ratio is a bootstrap over blocks of neighbouring rounds, which keeps together what one disturbance
-has slowed down (Kuensch 1989, Annals of Statistics 17(3)).
+alternating order. The latency of a model on one feed is the median of its runs; on several feeds, which may differ in
+size, the mean of these medians. The interval of a ratio is a bootstrap over blocks of neighbouring rounds, which keeps
+together what one disturbance has slowed down (Kuensch 1989, Annals of Statistics 17(3)).
 """
 
 from __future__ import annotations
@@ -197,11 +197,10 @@ def compare_latency(
     Raises:
         RunnerError: If a model cannot run a feed.
     """
-    measured = measure(
-        runner, [original, artifact], feeds, seconds_per_model=seconds / 2, seed=seed, progress=progress
-    )
+    measured = measure(runner, [original, artifact], feeds, seconds_per_model=seconds / 2, seed=seed, progress=progress)
     ratio = measured.ratio(0, 1)
-    return LatencyComparison(*measured.timings, ratio.value, ratio.low, ratio.high, batch, threads)
+    first, second = measured.timings
+    return LatencyComparison(first, second, ratio.value, ratio.low, ratio.high, batch, threads)
 
 
 def batched(feed: Feed, batch: int) -> Feed:

@@ -1,8 +1,8 @@
 """Verify rewritten models against reference outputs of the model they came from, in the runtime process.
 
 The reference is computed once: unoptimized outputs, whether they are reproducible, and the rounding noise
-(`irc.runner.reference`). A model that the runtime refuses, or that crashes or hangs it, is a violation like any other; only a
-reference that cannot run makes verification impossible, which is said.
+(`irc.runner.reference`). A model that the runtime refuses, or that crashes or hangs it, is a violation like any other;
+only a reference that cannot run makes verification impossible, which is said.
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ class Verifier:
         notes: What a report should say about the verification.
     """
 
-    def __init__(
-        self, runner: Runner, model: ir.Model, feeds: Sequence[Feed], *, multiple: float = MULTIPLE
-    ) -> None:
+    def __init__(self, runner: Runner, model: ir.Model, feeds: Sequence[Feed], *, multiple: float = MULTIPLE) -> None:
         self._runner = runner
         # Prepacking copies weights into memory, which would otherwise only be mapped.
         self._prepack = _weight_bytes(model) <= HUGE_BYTES
@@ -159,7 +157,7 @@ def _reached_by_float(output: ir.Value) -> bool:
         node = value.producer()
         if node is None or (node.op_type in _SHAPE_OPS and node.domain in ("", "ai.onnx")):
             continue
-        if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
             return True
         for source in node.inputs:
             if source is not None and source not in seen:

@@ -84,11 +84,14 @@ def branch_proto() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def branch(proto: onnx.ModelProto, name: str) -> onnx.GraphProto:
+    """The body "then_branch" or "else_branch" of the If in `branch_proto()`."""
+    return next(a.g for node in proto.graph.node if node.op_type == "If" for a in node.attribute if a.name == name)
+
+
 def external_tensor(name: str, shape: Sequence[int], location: str, **fields: int) -> TensorProto:
     """A float tensor in a data file; fields are offset and length."""
-    tensor = TensorProto(
-        name=name, data_type=TensorProto.FLOAT, dims=list(shape), data_location=TensorProto.EXTERNAL
-    )
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=list(shape), data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, **fields}.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
@@ -99,7 +102,9 @@ def write_external(folder: Path, *, location: str = "w.bin", rows: int = 64, **f
     weight = (np.arange(rows * 32) % 2).astype(np.float32).reshape(rows, 32)
     (folder / "w.bin").write_bytes(weight.tobytes())
     tensor = external_tensor("w", [rows, 32], location, **{"offset": 0, "length": weight.nbytes, **fields})
-    proto = model_proto([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": ["N", rows]}, {"y": ["N", 32]}, {"w": tensor})
+    proto = model_proto(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": ["N", rows]}, {"y": ["N", 32]}, {"w": tensor}
+    )
     path = folder / "m.onnx"
     path.write_bytes(proto.SerializeToString())
     return path

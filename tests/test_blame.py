@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from irc.blame import find_culprits
 
 
@@ -31,7 +32,9 @@ class Trial:
 def trials(draw: st.DrawFn) -> Trial:
     count = draw(st.integers(1, 300))
     sizes = draw(st.lists(st.sampled_from([1, 1, 2, 3]), min_size=1, max_size=6))
-    order = draw(st.permutations(range(count))) if count <= 40 else draw(st.randoms()).sample(range(count), min(count, 30))
+    order = (
+        draw(st.permutations(range(count))) if count <= 40 else draw(st.randoms()).sample(range(count), min(count, 30))
+    )
     groups, start = [], 0
     for size in sizes:
         if start + size <= len(order):
@@ -49,7 +52,9 @@ def test_disjoint_groups_are_found_exactly(trial: Trial) -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     st.integers(1, 60).flatmap(
-        lambda n: st.tuples(st.just(n), st.lists(st.frozensets(st.integers(0, n - 1), min_size=1, max_size=4), min_size=1, max_size=6))
+        lambda n: st.tuples(
+            st.just(n), st.lists(st.frozensets(st.integers(0, n - 1), min_size=1, max_size=4), min_size=1, max_size=6)
+        )
     )
 )
 def test_overlapping_groups_leave_a_sound_rest_and_no_bystander(case: tuple[int, list[frozenset[int]]]) -> None:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from irc.analysis.assumed_sizes import Sizes
+from irc.analysis.runtime_shapes import STANDARD_TWINS, runtime_dims, runtime_dtype
 from irc.ir import constant
 
 Dims = tuple[int | None, ...]
@@ -90,6 +91,7 @@ class ConcreteShapes:
     def _walk(self, graph: ir.Graph) -> None:
         for node in graph:
             if node.domain not in ("", "ai.onnx"):
+                self._foreign(node)
                 continue
             bodies = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
             if bodies:
@@ -150,12 +152,26 @@ class ConcreteShapes:
         elements = self.elements(node.outputs[0])
         return elements is not None and elements <= KNOWN_ELEMENTS
 
-    def _infer(self, node: ir.Node) -> None:
+    def _foreign(self, node: ir.Node) -> None:
+        """A node of another domain: ONNX Runtime's operators that are understood, the exporter's word for the rest."""
+        first = node.inputs[0] if node.inputs else None
+        dtype = self.dtype(first) if first is not None else None
+        for index, value in enumerate(node.outputs):
+            known = node.domain == "com.microsoft" and index == 0
+            dims = runtime_dims(node, [self.dims(v) for v in node.inputs]) if known else None
+            self._settle(value, dims, runtime_dtype(node, dtype) if dims is not None else None)
+        if node.domain == "com.microsoft" and node.op_type in STANDARD_TWINS:
+            self._infer(node, as_operator=STANDARD_TWINS[node.op_type])
+
+    def _infer(self, node: ir.Node, *, as_operator: str = "") -> None:
         try:
-            schema = onnx.defs.get_schema(node.op_type, self._opsets.get("", 1), "")
+            schema = onnx.defs.get_schema(as_operator or node.op_type, self._opsets.get("", 1), "")
             types, data = self._operands(node)
+            proto = ir.serde.serialize_node(node)
+            if as_operator:
+                _standardize(proto, schema)
             inferred = onnx.shape_inference.infer_node_outputs(
-                schema, ir.serde.serialize_node(node), types, data, opset_imports=self._opset_ids, ir_version=self._ir_version
+                schema, proto, types, data, opset_imports=self._opset_ids, ir_version=self._ir_version
             )
         except Exception:  # no schema, an unknown input, or a contradiction: the exporter's word remains
             inferred = {}
@@ -243,3 +259,12 @@ class ConcreteShapes:
                 axis = axes[i - carried] % (len(dims) + 1)
                 dims = (*dims[:axis], self.trips(node), *dims[axis:])
             self._settle(output, dims, self.dtype(inner))
+
+
+def _standardize(proto: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
+    """Makes a node of a fused operator one of the standard operator it extends."""
+    proto.op_type, proto.domain = schema.name, ""
+    kept = [attribute for attribute in proto.attribute if attribute.name in schema.attributes]
+    del proto.attribute[:]
+    proto.attribute.extend(kept)
+    del proto.input[len(schema.inputs) :]

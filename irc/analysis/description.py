@@ -15,7 +15,7 @@
     nodes_in_bodies      how many of them lie in bodies
     operators            [{operator, nodes, macs, parameters, weight_bytes, operands: {types: nodes}}], most MACs first;
                          nodes that only unpack constants have no costs of their own
-    custom_operators     [{operator, nodes, runtime}]; runtime: whether ONNX Runtime brings it (com.microsoft)
+    custom_operators     [{operator, nodes, runtime}]; runtime: whether it is ONNX Runtime's (com.microsoft...)
     macs                 {total, by_operands: {types: macs}, uncounted: [{node, operator, reason}]}
     parameters           number of parameters; scales, shapes and indices are not
     weights_by_dtype     [{dtype, tensors, elements, bytes}], most bytes first
@@ -176,7 +176,7 @@ def _operators(model: ir.Model, costs: ModelCost) -> list[dict[str, Any]]:
 
 def _custom_operators(model: ir.Model) -> list[dict[str, Any]]:
     return [
-        {"operator": name, "nodes": count, "runtime": name.startswith(f"{RUNTIME_DOMAIN}::")}
+        {"operator": name, "nodes": count, "runtime": name.startswith(RUNTIME_DOMAIN)}
         for name, count in operator_counts(model).items()
         if name.rpartition("::")[0] not in STANDARD_DOMAINS
     ]

@@ -55,7 +55,7 @@ def runnable_feeds(runner: Runner, model: ir.Model, *, count: int = 8, seed: int
 
     Raises:
         DataError: If the model runs on none of the tries, or an input has a type nothing can be made up for.
-        RunnerError: If the runtime refuses the model itself.
+        RunnerError: If the runtime refuses the model itself, or dies of it.
     """
     sources = [GeneratedSource(model, count=count, seed=seed, choice=choice) for choice in CHOICES]
     first_error: RunnerError | None = None
@@ -66,6 +66,8 @@ def runnable_feeds(runner: Runner, model: ir.Model, *, count: int = 8, seed: int
                 for sample in source.distinct():
                     opened.run(sample.feed)
             except RunnerError as error:
+                if error.crashed:
+                    raise
                 first_error = first_error or error
             else:
                 return source
@@ -129,7 +131,7 @@ def _check_type(spec: InputSpec) -> None:
     if spec.dtype == ir.DataType.STRING:
         raise DataError(f"input {spec.name!r} takes text, for which nothing can be generated; give --data")
     if spec.numpy_dtype is None:
-        raise DataError(f"input {spec.name!r} has type {spec.dtype.name.lower()}, which cannot be fed from numpy")
+        raise DataError(f"input {spec.name!r} has type {spec.type_name}, which cannot be fed from numpy")
 
 
 def _bound(role: Role, sizes: Mapping[str, int], longest: int) -> float:
@@ -151,7 +153,9 @@ def _values(spec: InputSpec, shape: list[int], role: Role, high: float, generato
     if dtype.kind not in "iu":
         values = generator.standard_normal(shape)
         if role.kind == "positive":
-            values = 0.5 + generator.random(shape)
+            values = 0.25 + 0.5 * generator.random(shape)  # a ratio as well
+        elif role.kind == "argument":
+            values = _argument(shape, role.low)
         return np.asarray(values).astype(dtype)
     low, limit = role.low, np.iinfo(dtype).max
     if role.kind == "argument":

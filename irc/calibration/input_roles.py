@@ -71,16 +71,16 @@ _KEEPS_ALL = {"Concat", "Min", "Max"}
 _COMPARISONS = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 _LOGIC = {"Not", "And", "Or", "Xor"}
 _ROOTS = {"Sqrt", "Log"}
-_POSITIVE_OPERANDS = {("Div", 1), ("BatchNormalization", 4), ("Resize", 1), ("Resize", 2), ("Upsample", 1)}
+_POSITIVE_OPERANDS = {("Div", 1), ("BatchNormalization", 4), ("Dropout", 1), ("NonMaxSuppression", 3)}
 
 # What an argument of an operator must be for the operator to run: (operator, input) -> value.
 _ARGUMENTS: dict[tuple[str, int], int] = {
     ("Range", 0): 0, ("Range", 1): 4, ("Range", 2): 1,
     ("ConstantOfShape", 0): 1, ("Expand", 1): 1, ("Tile", 1): 1, ("TopK", 1): 1, ("OneHot", 1): 8, ("Loop", 0): 2,
     ("Slice", 1): 0, ("Slice", 3): 0, ("Slice", 4): 1, ("Pad", 1): 0, ("CumSum", 1): 0, ("Trilu", 1): 0,
-    ("Unsqueeze", 1): 0, ("Squeeze", 1): 0, ("ReduceSum", 1): 0, ("ReduceMean", 1): 0, ("ReduceMax", 1): 0,
-    ("ReduceMin", 1): 0, ("GatherND", 1): 0, ("ScatterND", 1): 0,
-    ("ScatterElements", 1): 0, ("Reshape", 1): -1, ("NonMaxSuppression", 2): 4,
+    ("Unsqueeze", 1): 0, ("Squeeze", 1): 0, ("GatherND", 1): 0, ("ScatterND", 1): 0, ("ScatterElements", 1): 0,
+    ("Reshape", 1): -1, ("NonMaxSuppression", 2): 4, ("Resize", 1): 0, ("Resize", 2): 1, ("Resize", 3): 8,
+    ("Upsample", 1): 1,
 }  # fmt: skip
 
 
@@ -120,9 +120,11 @@ def _follow(node: ir.Node, position: int, flow: _Flow, role: Role, integral: boo
         role.become("index")
         if depth is not None:
             _limit(flow, int(depth.reshape(-1)[0]), role)
-    elif (op, position) in _ARGUMENTS:
+    elif op in ("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss") and position == 1:
+        _index(node.inputs[0], 1, flow, role)
+    elif (op, position) in _ARGUMENTS or (op.startswith("Reduce") and position == 1):
         role.become("argument")
-        role.low = role.high = _ARGUMENTS[op, position]
+        role.low = role.high = _ARGUMENTS.get((op, position), 0)
     elif op == "Slice" and position == 2:
         role.become("length")
     elif op in ("LSTM", "GRU", "RNN") and position == 4:
@@ -166,8 +168,8 @@ def _follow_integer(node: ir.Node, position: int, flow: _Flow, role: Role) -> It
         role.become("mask")
     elif op in ("Add", "Sub", "Mul") and position in (0, 1):
         yield from _affine(node, position, flow, role)
-    elif op == "Mod" or op == "Div":
-        return
+    elif op in ("Mod", "Div"):
+        role.low = max(role.low, position)  # a divisor is at least 1
     elif op == "Where":
         yield dataclasses.replace(flow, value=node.outputs[0])
     elif (op in _KEEPS_FIRST and position == 0) or op in _KEEPS_ALL:

@@ -44,10 +44,16 @@ class InputSpec:
             return None
         return dtype if dtype.isbuiltin == 1 else None
 
-    def __str__(self) -> str:
+    @property
+    def type_name(self) -> str:
+        """The type in numpy's words where it has any."""
         dtype = self.numpy_dtype
-        name = "str" if dtype == np.dtype(object) else self.dtype.name.lower() if dtype is None else dtype.name
-        return f"{name} {_format(self.dims)}"
+        if self.dtype == ir.DataType.UNDEFINED:
+            return "sequence or optional"
+        return "str" if dtype == np.dtype(object) else self.dtype.name.lower() if dtype is None else dtype.name
+
+    def __str__(self) -> str:
+        return f"{self.type_name} {_format(self.dims)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +76,8 @@ def signature(model: ir.Model) -> dict[str, InputSpec]:
             dims = tuple(
                 d if isinstance(d, int) else str(d.value) if d.value is not None else UNKNOWN for d in value.shape
             )
-        dtype = value.dtype if value.dtype is not None else ir.DataType.UNDEFINED
+        tensor = isinstance(value.type, ir.TensorType) and value.dtype is not None
+        dtype = value.dtype if tensor and value.dtype is not None else ir.DataType.UNDEFINED
         name = value.name or ""
         specs[name] = InputSpec(name, dtype, dims, name in model.graph.initializers)
     return specs
@@ -122,7 +129,7 @@ def _check_header(found: ArrayHeader, spec: InputSpec, origin: str) -> None:
     wanted = spec.numpy_dtype
     if wanted is None:
         raise DataError(
-            f"{origin}: input {spec.name!r} has type {spec.dtype.name.lower()}, which cannot be fed from numpy; "
+            f"{origin}: input {spec.name!r} has type {spec.type_name}, which cannot be fed from numpy; "
             "give the model an input of another type and a Cast"
         )
     expected = f"{origin}: input {spec.name!r} is {found}; the model expects {spec}"

@@ -102,7 +102,8 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, object]]:
         kinds = " " + next(iter(operands), "")
     missing = len(macs["uncounted"])
     uncounted = f", and {missing} {'node' if missing == 1 else 'nodes'} of unknown cost" if missing else ""
-    opsets = ", ".join(f"{domain} {version}" for domain, version in document["opsets"].items())
+    used = {"ai.onnx", *(row["operator"].rpartition("::")[0] for row in document["operators"])}
+    opsets = ", ".join(f"{domain} {version}" for domain, version in document["opsets"].items() if domain in used)
     quantized = ", ".join(
         f"{count} {name}"
         for name, count in zip(
@@ -182,7 +183,8 @@ def _operators(document: dict[str, Any]) -> tuple[list[Any], list[list[Any]]]:
         operands = ", ".join(f"{count} {types}" for types, count in kinds.items()) if len(kinds) > 1 else next(iter(kinds), "")
         size = human_bytes(row["weight_bytes"]) if row["weight_bytes"] else ""
         rows.append([row["operator"], row["nodes"], macs, share, size, operands])
-    return ["operator", ("nodes", "right"), ("MACs", "right"), ("share", "right"), ("constants", "right"), "operands"], rows
+    share = "of known" if unknown else "share"
+    return ["operator", ("nodes", "right"), ("MACs", "right"), (share, "right"), ("constants", "right"), "operands"], rows
 
 
 def _unknown(document: dict[str, Any]) -> set[str]:
@@ -213,7 +215,8 @@ def _nodes(document: dict[str, Any]) -> tuple[list[Any], list[list[Any]]]:
         if row["macs"]
     ]
     named = any(row[-1] for row in rows)
-    columns: list[Any] = ["node", "operator", ("MACs", "right"), ("share", "right"), ("constants", "right"), "operands"]
+    share = "of known" if document["macs"]["uncounted"] else "share"
+    columns: list[Any] = ["node", "operator", ("MACs", "right"), (share, "right"), ("constants", "right"), "operands"]
     return ([*columns, "module"], rows) if named else (columns, [row[:-1] for row in rows])
 
 
@@ -245,10 +248,9 @@ def _notes(document: dict[str, Any]) -> list[str]:
         notes.append(f"custom operators, which stock runtimes do not have: {names}")
     if runtime:
         names = ", ".join(f"{row['operator'].rpartition('::')[2]} ({row['nodes']})" for row in runtime)
-        notes.append(f"operators of ONNX Runtime (com.microsoft), which other runtimes may lack: {names}")
-    reasons: dict[str, int] = {}
-    for entry in document["macs"]["uncounted"]:
-        reasons[entry["reason"]] = reasons.get(entry["reason"], 0) + 1
-    for reason, count in list(reasons.items())[:5]:
-        notes.append(f"MACs of {count} {'node' if count == 1 else 'nodes'} not counted: {reason}")
+        notes.append(f"operators of ONNX Runtime, which other runtimes may lack: {names}")
+    if uncounted := document["macs"]["uncounted"]:
+        first = uncounted[0]
+        more = f", and {len(uncounted) - 1} more" if len(uncounted) > 1 else ""
+        notes.append(f"MACs are not complete: {first['operator']} {first['node']!r}: {first['reason']}{more}")
     return notes

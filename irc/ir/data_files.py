@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from irc.errors import ModelError
+from irc.ir.stripped import graphs_of
 
 _COPY = "copy the model and its data into one folder (cp -L follows links)"
 
@@ -48,6 +50,28 @@ def check_external_data(model: ir.Model, base: Path) -> tuple[Path, ...]:
                 "the file is truncated or belongs to another model: copy it again"
             )
     return tuple(base / location for location in sizes)
+
+
+def check_entries(proto: onnx.ModelProto) -> None:
+    """Checks the fields of external tensors, which onnx_ir would reject with a message about itself.
+
+    Raises:
+        ModelError: Naming the tensor and the field.
+    """
+    for graph in graphs_of(proto.graph):
+        constants = (a.t for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
+        for tensor in (*graph.initializer, *constants):
+            if tensor.data_location != onnx.TensorProto.EXTERNAL:
+                continue
+            fields = {entry.key: entry.value for entry in tensor.external_data}
+            if not fields.get("location"):
+                raise ModelError(f"weight {tensor.name!r} is external but names no file; export the model again")
+            for key in ("offset", "length"):
+                if key in fields and not fields[key].isdecimal():
+                    raise ModelError(
+                        f"weight {tensor.name!r} has {key} {fields[key]!r} in {fields['location']!r}, not a number of "
+                        "bytes; the file is damaged: export or copy it again"
+                    )
 
 
 def _dims(tensor: ir.TensorProtocol) -> str:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from irc.errors import ModelError
 from irc.ir.copying import snapshot
+from irc.ir.data_files import check_entries
 from irc.ir.exporter_metadata import clean_metadata
 from irc.ir.functions import inline_functions
 from irc.ir.messages import first_line
@@ -66,6 +67,7 @@ def read_proto(proto: onnx.ModelProto) -> ir.Model:
         ModelError: If the model uses a feature irc refuses or is damaged.
     """
     refuse_unsupported(proto)
+    check_entries(proto)
     repaired = repair_names(proto)
     for graph in graphs_of(proto.graph):
         graph.name = graph.name or "graph"

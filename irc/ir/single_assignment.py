@@ -16,14 +16,15 @@ from irc.errors import ModelError
 def repair_names(proto: onnx.ModelProto) -> list[str]:
     """Gives every definition but one of a repeated name a name of its own, in place.
 
-    The latest definition keeps the name of a graph output, the first one any other. Of two initializers of one name the
-    later counts, as in ONNX Runtime.
+    The latest definition keeps the name of a graph output, the first one any other. Of equal initializers of one name
+    one stays.
 
     Returns:
         The repeated names.
 
     Raises:
-        ModelError: If two graph inputs share a name, or a graph input shares it with an output it is not passed to.
+        ModelError: If two graph inputs share a name, two different initializers do, or a graph input and an output it
+            is not passed to.
     """
     repeated = _Repair(proto)
     repeated.graph(proto.graph, {}, public=True)
@@ -39,7 +40,7 @@ class _Repair:
         self._taken: set[str] | None = None
 
     def graph(self, graph: onnx.GraphProto, outer: dict[str, str], *, public: bool) -> None:
-        self._drop_earlier_initializers(graph)
+        self._drop_equal_initializers(graph)
         counts = collections.Counter(value.name for value in graph.input)
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
@@ -123,12 +124,20 @@ class _Repair:
         self._taken.add(f"{name}_{suffix}")
         return f"{name}_{suffix}"
 
-    def _drop_earlier_initializers(self, graph: onnx.GraphProto) -> None:
+    def _drop_equal_initializers(self, graph: onnx.GraphProto) -> None:
         latest = {tensor.name: i for i, tensor in enumerate(graph.initializer)}
         if len(latest) != len(graph.initializer):
-            kept = [tensor for i, tensor in enumerate(graph.initializer) if latest[tensor.name] == i]
-            counts = collections.Counter(tensor.name for tensor in graph.initializer)
-            self.names += [name for name, count in counts.items() if count > 1]
+            kept = []
+            for i, tensor in enumerate(graph.initializer):
+                if latest[tensor.name] == i:
+                    kept.append(tensor)
+                elif tensor != graph.initializer[latest[tensor.name]]:
+                    raise ModelError(
+                        f"two initializers are called {tensor.name!r} and differ, and runtimes disagree which one "
+                        "counts; export the model again"
+                    )
+                else:
+                    self.names.append(tensor.name)
             del graph.initializer[:]
             graph.initializer.extend(kept)
 

@@ -96,7 +96,8 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def without_opaque_nodes(proto: onnx.ModelProto, *, element_type: int | None) -> list[str]:
     """Takes nodes whose operator onnx does not know out of the protobuf; their outputs become inputs of the main graph.
 
-    onnx stops reporting contradictions anywhere in a model that has one such node.
+    onnx stops reporting contradictions anywhere in a model that has one such node. Functions that could not be inlined
+    are such operators too: onnx refuses a function of another opset.
 
     Args:
         proto: A stripped model with unique names; changed in place.
@@ -107,6 +108,7 @@ def without_opaque_nodes(proto: onnx.ModelProto, *, element_type: int | None) ->
     """
     versions = {opset.domain or "ai.onnx": opset.version for opset in proto.opset_import}
     functions = {(f.domain, f.name) for f in proto.functions}
+    del proto.functions[:]
     names: list[str] = []
     for graph in list(graphs_of(proto.graph)):
         opaque = [node for node in graph.node if _is_opaque(node, versions, functions)]
@@ -131,8 +133,10 @@ def without_opaque_nodes(proto: onnx.ModelProto, *, element_type: int | None) ->
 
 
 def _is_opaque(node: onnx.NodeProto, versions: dict[str, int], functions: set[tuple[str, str]]) -> bool:
-    """Whether neither onnx nor the model defines the operator; one that onnx has in another opset is not opaque."""
+    """Whether onnx does not define the operator; one that it has in another opset only is not opaque."""
+    if (node.domain, node.op_type) in functions:
+        return True
     domain = node.domain or "ai.onnx"
-    if (node.domain, node.op_type) in functions or domain not in versions:
+    if domain not in versions:
         return False
     return not onnx.defs.has(node.op_type, domain="" if domain == "ai.onnx" else domain)

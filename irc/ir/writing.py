@@ -20,7 +20,7 @@ from irc.errors import ModelError, OutputError
 from irc.ir.copying import snapshot
 from irc.ir.messages import first_line
 from irc.ir.provenance import provenance
-from irc.ir.stripped import weights_detached
+from irc.ir.stripped import graphs_of, weights_detached
 from irc.ir.tensors import LARGE_BYTES
 
 INLINE_LIMIT = 1 << 30
@@ -53,10 +53,11 @@ def size_on_disk(model: ir.Model) -> int:
     """Bytes the model takes in one file, graph and weights; weights are not read."""
     with weights_detached(model, detach=lambda graph, value, tensor: tensor.nbytes >= LARGE_BYTES) as detached:
         proto: onnx.ModelProto = ir.to_proto(model)
-    for tensor in proto.graph.initializer:
-        if tensor.name in detached:
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
+    for graph in graphs_of(proto.graph):
+        for tensor in graph.initializer:
+            if tensor.name in detached:
+                tensor.ClearField("external_data")
+                tensor.ClearField("data_location")
     framing = sum(1 + (tensor.nbytes.bit_length() + 6) // 7 for tensor in detached.values())
     graph_bytes: int = proto.ByteSize()
     return graph_bytes + framing + sum(tensor.nbytes for tensor in detached.values())
@@ -208,4 +209,9 @@ def _output_error(path: Path, error: OSError) -> OutputError:
         return OutputError(
             f"{path}: the file is too large for the file system or its limit (ulimit -f); choose another -o"
         )
-    return OutputError(f"{path}: {error.strerror or error}; choose another -o")
+    if error.errno is None:
+        # numpy reports a short write in words of its own, without the reason.
+        return OutputError(
+            f"{path}: cannot write the weights ({error}): the disk is full or a limit is reached; choose another -o"
+        )
+    return OutputError(f"{path}: {error.strerror}; choose another -o")

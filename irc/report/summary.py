@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from irc.ledger import PassRecord
+from irc.pass_base import MODEL_SITE
 from irc.report.build_report import BuildReport
 
 MAX_REASONS = 3
@@ -94,25 +95,28 @@ def _accuracy_lines(report: BuildReport) -> Iterator[str]:
 
 def _record_lines(record: PassRecord, verbose: bool) -> Iterator[str]:
     counts = [f"{len(record.rewritten)} rewritten"]
+    real = [entry for entry in record.skipped if entry.site != MODEL_SITE]
     if record.skipped:
         counts.append(f"{len(record.skipped)} skipped")
     if record.undone:
         counts.append(f"{len(record.undone)} undone")
-    if record.rewritten or record.skipped or record.undone or verbose:
+    if record.rewritten or real or record.undone or verbose:
         yield f"  {record.name:24s} {', '.join(counts)}"
     if verbose:
         for kind, entries in (("rewritten", record.rewritten), ("skipped", record.skipped), ("undone", record.undone)):
             for entry in entries:
                 yield f"      {kind} {entry.op_type} {entry.site}" + (f": {entry.reason}" if entry.reason else "")
         return
-    for reason, count in record.skip_reasons()[:MAX_REASONS]:
-        yield f"      skipped {count}: {reason}"
-    if (more := len(record.skip_reasons()) - MAX_REASONS) > 0:
-        yield f"      and {more} other reasons (-v lists every site)"
     for entry in record.undone[:MAX_UNDONE]:
         yield f"      undone {entry.op_type} {entry.site}: {entry.reason}"
     if (more := len(record.undone) - MAX_UNDONE) > 0:
         yield f"      and {more} more undone (-v lists every site)"
+    if not real:
+        return
+    for reason, count in record.skip_reasons()[:MAX_REASONS]:
+        yield f"      skipped {count}: {reason}"
+    if (more := len(record.skip_reasons()) - MAX_REASONS) > 0:
+        yield f"      and {more} other reasons (-v lists every site)"
 
 
 def human_bytes(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Every execution of a model happens in a child process: a crash of the runtime is an answer, not the end of the build."""
+"""Every execution of a model happens in a child process: a crash of the runtime is not the end of the build."""
 
 from irc.runner.difference import OutputDifference
 from irc.runner.runner import Feed, Opened, Runner, RuntimeNode, RuntimeValue

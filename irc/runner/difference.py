@@ -37,7 +37,7 @@ def is_float(array: Array) -> bool:
 
 def same_form(a: Array, b: Array) -> bool:
     """Whether shape and dtype are equal."""
-    return a.shape == b.shape and a.dtype == b.dtype
+    return bool(a.shape == b.shape and a.dtype == b.dtype)
 
 
 def identical(a: Array, b: Array) -> bool:
@@ -52,7 +52,7 @@ def same_exceptions(a: Array, b: Array) -> bool:
 
 
 def largest_difference(a: Array, b: Array) -> float:
-    """max |a - b| over the elements that are finite in both, in double precision."""
+    """Largest |a - b| over the elements that are finite in both, in double precision."""
     largest = 0.0
     for x, y in _chunks(a, b):
         finite = np.isfinite(x) & np.isfinite(y)
@@ -61,7 +61,7 @@ def largest_difference(a: Array, b: Array) -> float:
 
 
 def scale(a: Array) -> float:
-    """max |a| over finite elements."""
+    """Largest |a| over finite elements."""
     return float(np.max(np.abs(a), where=np.isfinite(a), initial=0.0)) if a.size else 0.0
 
 

@@ -1,8 +1,8 @@
 """Models on their way to the runtime process: a small protobuf, and weights by reference to files.
 
-Weights that are already in a file stay there. Other large weights are written once, one at a time, to a file of the runner's
-folder, and are found there again by every model that shares the tensor (tensors are immutable, and copies of a model
-share them); the file goes when neither the tensor nor a model that uses it lives.
+Weights that are already in a file stay there. Other large weights are written once, one at a time, to a file of the
+runner's folder, and are found there again by every model that shares the tensor (tensors are immutable, and copies of
+a model share them); the file goes when neither the tensor nor a model that uses it lives.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SpilledWeight:
         data = np.ascontiguousarray(array)
         try:
             with path.open("wb") as file:
-                file.write(memoryview(data.reshape(-1).view(np.uint8)))
+                data.tofile(file)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise RunnerError(

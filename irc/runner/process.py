@@ -40,7 +40,7 @@ class WorkerProcess:
         self._lock = threading.RLock()
         self._child: subprocess.Popen[bytes] | None = None
         self._ready = False
-        self._log: IO[bytes] = tempfile.TemporaryFile()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._closed = False
         # Whatever happens to the owner, the child and the folder go with this object or with the interpreter.
         self._children: list[subprocess.Popen[bytes]] = []

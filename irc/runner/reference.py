@@ -5,8 +5,8 @@ levels of the runtime. For each float output,
 
     |candidate - reference| <= MULTIPLE * max|optimized - unoptimized| + relative * max|reference|
 
-with NaN and infinities in the same places; integer outputs by agreement. Being in files, the reference survives a candidate
-that brings the process down.
+with NaN and infinities in the same places; integer outputs by agreement. Being in files, the reference survives a
+candidate that brings the process down.
 """
 
 from __future__ import annotations
@@ -161,14 +161,14 @@ class Reference:
         self, label: str, where: str, actual: difference.Array, reference: difference.Array, exact: bool
     ) -> Comparison:
         if not difference.same_form(actual, reference):
-            message = f"{where} was {reference.dtype} {list(reference.shape)} and is {actual.dtype} {list(actual.shape)}"
-            return Comparison(False, label, np.inf, 0.0, message)
+            before, after = (f"{a.dtype} {list(a.shape)}" for a in (reference, actual))
+            return Comparison(False, label, np.inf, 0.0, f"{where} was {before} and is {after}")
         if not difference.is_float(reference):
             numeric = reference.dtype.kind in "iub"
             fixed = exact or not numeric or label.split("[")[0] in self.rules.exact_outputs
             tolerance = 0.0 if fixed else max(1 - INTEGER_AGREEMENT, 2 * self.facts.noise.get(label, 0.0))
             share = difference.disagreement(actual, reference)
-            message = f"{where}: {share:.2%} of the elements differ" + (f"; allowed {tolerance:.2%}" if tolerance else "")
+            message = f"{where}: {share:.2%} of the elements differ; allowed {tolerance:.2%}"
             return Comparison(share <= tolerance, label, share, tolerance, "" if share <= tolerance else message)
         if not difference.same_exceptions(actual, reference):
             return Comparison(False, label, np.inf, 0.0, f"{where} has NaN or infinity in other places")
@@ -183,7 +183,8 @@ class Reference:
         return Comparison(error <= tolerance, label, error, tolerance, "" if error <= tolerance else message)
 
     def _relative(self, array: difference.Array) -> float:
-        return max(EPSILONS.get(array.dtype.name, 64.0) * float(np.finfo(array.dtype).eps), self.rules.relative)
+        own = EPSILONS.get(array.dtype.name, 64.0) * float(np.finfo(array.dtype).eps)
+        return max(own, self.rules.relative)
 
     def _is_rounding(self, a: difference.Array, b: difference.Array) -> bool:
         return (

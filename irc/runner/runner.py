@@ -47,7 +47,8 @@ class RuntimeValue:
 class Runner:
     """Hosts ONNX Runtime in a child process, so that a crash, its memory and its threads stay out of the compiler.
 
-    Use it as a context manager. The process starts with the first model, is restarted after a crash, and ends with this object.
+    Use it as a context manager. The process starts with the first model, is restarted after a crash, and ends with this
+    object.
 
     Args:
         threads: Threads per session; None lets the runtime use every core.
@@ -89,7 +90,7 @@ class Runner:
         """Opens a model.
 
         Args:
-            model: An in-memory model, whose weights are not serialized, or a path, opened as any user of ONNX Runtime would.
+            model: An in-memory model, whose weights are not serialized, or a path, opened as users of the runtime do.
             optimization: "none", "basic", "extended" or "all".
             threads: Overrides the runner's.
             extra_outputs: Names of values of an in-memory model that become outputs.
@@ -127,7 +128,7 @@ class Runner:
             progress: Told the share done.
 
         Returns:
-            One entry per output, in the order of the reference; elements of sequences and maps have entries of their own.
+            One entry per output, in the order of the reference, and per element of a sequence or map.
 
         Raises:
             RunnerError: If one of them cannot run a feed.

@@ -109,7 +109,13 @@ class Worker:
         return list(found.values())
 
     def reference(
-        self, folder: str, model: PortableModel | str, feeds: list[Feed], rules: Rules, threads: int | None, prepack: bool
+        self,
+        folder: str,
+        model: PortableModel | str,
+        feeds: list[Feed],
+        rules: Rules,
+        threads: int | None,
+        prepack: bool,
     ) -> dict[str, str]:
         """Computes reference outputs into a folder; returns the outputs that cannot be compared, with the reason."""
         for gone in [known for known in self._references if not Path(known).is_dir()]:

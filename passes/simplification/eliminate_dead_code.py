@@ -33,10 +33,6 @@ class EliminateDeadCode(ModelPass):
             for node in removed:
                 release_bodies(node)
             remove_dead(model)
-        for graph in model.graph.subgraphs():
-            for name, value in list(graph.initializers.items()):
-                if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
-                    del graph.initializers[name]
         return _census(model) != before
 
 

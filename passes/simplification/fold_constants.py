@@ -3,6 +3,7 @@
     y = Mul(v, Div(g, ReduceL2(v)))    =>   y: initializer
     n = Gather(Shape(x), 1)            =>   n: initializer, where dimension 1 of x is known
     c = Constant<value>                =>   c: initializer
+    y = If(true) { p = Neg(x) }        =>   y = Neg(x)
 
 Results are computed by onnx's reference implementation; they may differ from a runtime's own in the last digits.
 """
@@ -21,6 +22,7 @@ from irc.ir import add_initializer, constant_tensor, replace_value, unique_name
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.simplification.constant_program import EvaluationError, program_for
 from irc.passes.simplification.constant_regions import TOO_LARGE, freed_bytes, plan_folds, size_in_bytes
+from irc.passes.simplification.inline_branch import inline_branch, known_branch
 from irc.passes.simplification.unused import remove_unused
 
 LAZY_BYTES = 1 << 20
@@ -46,7 +48,7 @@ class FoldConstants(Pass):
     """Computes at build time what does not depend on the input, with onnx's reference implementation.
 
     A fold never stores more than it replaces, except small results. Random operators, quantized weights
-    (DequantizeLinear of a constant), control flow and other domains stay.
+    (DequantizeLinear of a constant), loops and other domains stay.
 
     Attributes:
         max_bytes: How many bytes one fold may add to the model, at least 0. The default, 1024, is room for shape
@@ -68,9 +70,9 @@ class FoldConstants(Pass):
             raise PassOptionError(f"fold-constants: option max_bytes is {self.max_bytes}; it must be at least 0")
 
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
-        """Yields Constant nodes and the last nodes of constant regions; values too large to store are skipped."""
+        """Yields Constant nodes, decided Ifs and the last nodes of constant regions; values too large are skipped."""
         for node in model.graph.all_nodes():
-            if _is_liftable(node):
+            if _is_liftable(node) or known_branch(node) is not None:
                 yield Site(node)
         sweep = _Sweep(model.graph.opset_imports.get("", 0))
         failures = -1
@@ -87,6 +89,9 @@ class FoldConstants(Pass):
         """Evaluates the node and all before it, and stores the result as an initializer."""
         node = site.node
         assert node is not None
+        if (branch := known_branch(node)) is not None:
+            inline_branch(node, branch)
+            return None
         if site.match is None:
             tensor = constant_tensor(node.outputs[0])
             assert tensor is not None

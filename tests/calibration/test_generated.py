@@ -219,6 +219,15 @@ class TestOtherRoles:
         model.graph.outputs[0].shape = None
         assert feeds_of(model)
 
+    def test_integer_divisors_are_not_zero(self):
+        model = parse("g (int64[n, 50] x, int64[n, 50] d) => (int64[n, 50] y) { y = Div(x, d) }")
+        assert integers(feeds_of(model), "d").min() == 1
+
+    def test_sequences_are_refused(self):
+        model = parse("g (seq(float[n]) s) => (int64 y) { y = SequenceLength(s) }")
+        with pytest.raises(DataError, match="input 's' has type sequence or optional"):
+            generate_feeds(model)
+
     def test_loops_run(self):
         model = parse(
             """g (int64 trips, bool go, float[3] x) => (float[3] y) { y = Loop (trips, go, x)

@@ -36,7 +36,7 @@ def test_truncated(tmp_path: Path) -> None:
     assert "bytes 0 to 8192 of 'w.bin', which has 8000" in refusal(path)
 
 
-@pytest.mark.parametrize("offset", [4, 1 << 40, -8])
+@pytest.mark.parametrize("offset", [4, 1 << 40])
 def test_offset_outside_the_file(tmp_path: Path, offset: int) -> None:
     assert "truncated or belongs to another model" in refusal(write_external(tmp_path, offset=offset))
 
@@ -113,7 +113,9 @@ def test_hard_link(tmp_path: Path) -> None:
 
 
 def test_constants_and_bodies_are_checked_too(tmp_path: Path) -> None:
-    node = helper.make_node("Constant", [], ["w"], value=external_tensor("w", [64, 32], "gone.bin", offset=0, length=8192))
+    node = helper.make_node(
+        "Constant", [], ["w"], value=external_tensor("w", [64, 32], "gone.bin", offset=0, length=8192)
+    )
     proto = model_proto([node, helper.make_node("Relu", ["w"], ["y"])], {}, {"y": [64, 32]})
     path = tmp_path / "m.onnx"
     path.write_bytes(proto.SerializeToString())
@@ -139,5 +141,7 @@ def test_bad_numbers_in_external_data(tmp_path: Path) -> None:
     proto = onnx.load(path, load_external_data=False)
     proto.graph.initializer[0].external_data[1].value = "many"
     path.write_bytes(proto.SerializeToString())
-    with pytest.raises(ModelError, match="damaged"):
-        load(path)
+    assert "has offset 'many' in 'w.bin', not a number of bytes" in refusal(path)
+    proto.graph.initializer[0].external_data[1].value = "-8"
+    path.write_bytes(proto.SerializeToString())
+    assert "has offset '-8'" in refusal(path)

@@ -168,7 +168,9 @@ def test_output_that_nothing_computes(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_no_outputs(tmp_path: Path) -> None:
-    assert "no outputs" in refusal(write(tmp_path, model_proto([helper.make_node("Relu", ["x"], ["t"])], {"x": [2]}, {})))
+    assert "no outputs" in refusal(
+        write(tmp_path, model_proto([helper.make_node("Relu", ["x"], ["t"])], {"x": [2]}, {}))
+    )
 
 
 def test_weight_whose_bytes_do_not_fit_its_shape(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ import pytest
 from ir_graphs import branch_proto, linear_proto, run_reference, tree, write_external
 
 from irc.errors import ModelError, OutputError
-from irc.ir import load, normalize, save, size_on_disk, snapshot, weight_bytes
-from irc.ir import writing
+from irc.ir import load, normalize, save, size_on_disk, snapshot, weight_bytes, writing
 from irc.ir.writing import needs_external_data
 
 X = {"x": np.random.default_rng(3).normal(size=(2, 64)).astype(np.float32)}
@@ -248,7 +247,7 @@ def test_a_write_that_fails_halfway_leaves_what_was_there(tmp_path: Path, thresh
             print(error)
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "the file is too large" in done.stdout
+    assert "the file is too large" in done.stdout or "the disk is full or a limit is reached" in done.stdout
     assert tree(tmp_path) == {"m.onnx": b"what was there before"}
 
 
@@ -270,7 +269,9 @@ def test_a_failing_lazy_weight_is_a_model_error_and_leaves_nothing(tmp_path: Pat
 
     old = model.graph.initializers["w"].const_value
     assert old is not None
-    model.graph.initializers["w"].const_value = ir.LazyTensor(fail, dtype=old.dtype, shape=ir.Shape(old.shape), name="w")
+    model.graph.initializers["w"].const_value = ir.LazyTensor(
+        fail, dtype=old.dtype, shape=ir.Shape(old.shape), name="w"
+    )
     for threshold in (None, 0):
         with pytest.raises(ModelError, match="cannot be serialized: no such channel"):
             save(model, tmp_path / "m.onnx", external_threshold=threshold)
@@ -303,17 +304,21 @@ def test_interrupt_between_the_two_renames_waits(tmp_path: Path, monkeypatch: py
 
     def interrupted(source: Path, target: Path) -> None:
         rename(source, target)
-        calls.append(target)
-        if len(calls) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+        if Path(target).parent == tmp_path:
+            calls.append(Path(target).name)
+            if len(calls) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(os, "replace", interrupted)
     new = lazily_scaled(old, 2)
     with pytest.raises(KeyboardInterrupt):
         save(new, tmp_path / "m.onnx", external_threshold=0)
     monkeypatch.undo()
+    assert calls == ["m.onnx.data", "m.onnx"]
     assert list(tree(tmp_path)) == ["m.onnx", "m.onnx.data"]
-    np.testing.assert_allclose(run_reference(tmp_path / "m.onnx", X)[0], 2 * run_reference(linear_proto(), X)[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        run_reference(tmp_path / "m.onnx", X)[0], 2 * run_reference(linear_proto(), X)[0], rtol=1e-6
+    )
 
 
 def test_saving_from_a_thread(tmp_path: Path) -> None:
@@ -327,7 +332,7 @@ def test_saving_from_a_thread(tmp_path: Path) -> None:
 def test_size_on_disk_is_the_size_of_the_file(tmp_path: Path, proto: onnx.ModelProto) -> None:
     model = normalize(proto)
     save(model, tmp_path / "m.onnx")
-    assert abs(size_on_disk(model) - (tmp_path / "m.onnx").stat().st_size) <= 32
+    assert abs(size_on_disk(model) - (tmp_path / "m.onnx").stat().st_size) <= 16
 
 
 def test_size_of_lazy_weights_is_known_without_evaluating(tmp_path: Path) -> None:
@@ -349,7 +354,12 @@ def test_packed_types_keep_their_bytes(tmp_path: Path) -> None:
     model = normalize(linear_proto())
     values = np.arange(-8, 7).astype(ir.DataType.INT4.numpy())
     model.graph.register_initializer(
-        ir.Value(name="q", shape=ir.Shape([15]), type=ir.TensorType(ir.DataType.INT4), const_value=ir.tensor(values, name="q"))
+        ir.Value(
+            name="q",
+            shape=ir.Shape([15]),
+            type=ir.TensorType(ir.DataType.INT4),
+            const_value=ir.tensor(values, name="q"),
+        )
     )
     model.graph.opset_imports[""] = 21
     model.ir_version = 10

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runner_models import affine, dense, endless, save
+
 from irc.errors import RunnerError
 from irc.runner import Runner
 from irc.runner.process import one_line
-from runner_models import affine, dense, endless, save
 
 FEED = {"x": np.float32([1])}
 FOREVER = {"turns": np.array(2**60), "x": np.float32([1])}
@@ -80,10 +81,12 @@ def test_models_of_different_processes_are_brought_into_one(runner: Runner) -> N
 def test_the_last_words_of_the_library_are_in_the_message(runner: Runner, capfd: pytest.CaptureFixture[str]) -> None:
     opened = runner.open(endless())
     # The library writes to the descriptors of the process, here through /proc, and none of it reaches the console.
-    Path(f"/proc/{runner.process.pid}/fd/1").open("w").write("to stdout\n")
-    Path(f"/proc/{runner.process.pid}/fd/2").open("a").write("terminate called: bad_alloc\n\n")
+    with Path(f"/proc/{runner.process.pid}/fd/1").open("a") as stdout:
+        stdout.write("to stdout\n")
+    with Path(f"/proc/{runner.process.pid}/fd/2").open("a") as stderr:
+        stderr.write("terminate called: bad_alloc\n\n")
     threading.Timer(0.2, os.kill, (runner.process.pid, signal.SIGABRT)).start()
-    with pytest.raises(RunnerError, match="SIGABRT.*last words: terminate called: bad_alloc"):
+    with pytest.raises(RunnerError, match=r"SIGABRT.*last words: terminate called: bad_alloc"):
         opened.run(FOREVER)
     assert capfd.readouterr() == ("", "")
 
@@ -145,13 +148,17 @@ def test_a_forgotten_runner_takes_its_process_along() -> None:
 
 
 def test_the_process_starts_without_the_compilers_imports(runner: Runner) -> None:
-    code = "import sys, irc.runner.worker; print([m for m in ('onnx', 'onnx_ir', 'torch', 'sympy') if m in sys.modules])"
+    code = (
+        "import sys, irc.runner.worker; print([m for m in ('onnx', 'onnx_ir', 'torch', 'sympy') if m in sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
     runner.open(affine())
     assert 0 < runner.process.start_seconds < 10
 
 
-def test_a_module_of_the_working_folder_does_not_shadow_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_of_the_working_folder_does_not_shadow_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise SystemExit('shadowed')")
     (tmp_path / "random.py").write_text("raise SystemExit('shadowed')")
     monkeypatch.chdir(tmp_path)
@@ -162,7 +169,7 @@ def test_a_module_of_the_working_folder_does_not_shadow_the_library(tmp_path: Pa
 def test_a_process_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so is missing')")
     monkeypatch.syspath_prepend(tmp_path)
-    with Runner() as runner, pytest.raises(RunnerError, match="libfoo.so is missing") as caught:
+    with Runner() as runner, pytest.raises(RunnerError, match=r"libfoo\.so is missing") as caught:
         runner.open(affine())
     assert caught.value.crashed
 
@@ -184,7 +191,11 @@ def start_script(tmp_path: Path, then: str) -> tuple[subprocess.Popen[str], int,
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT).format(then=then))
     parent = subprocess.Popen(
-        [sys.executable, str(script), str(model)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, str(script), str(model)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     pid, folder = parent.stdout.readline().split()
     return parent, int(pid), Path(folder)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from irc.runner.protocol import ConnectionClosed, encode, mapped, receive, send, store
 
 DTYPES = [np.float32, np.float16, np.int64, np.uint8, np.bool_]

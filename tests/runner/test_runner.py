@@ -10,9 +10,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from runner_models import affine, dense, from_text, save
+
 from irc.errors import RunnerError
 from irc.runner import Runner
-from runner_models import affine, dense, from_text, save
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +84,13 @@ def test_strings_sequences_maps_and_missing_optionals(runner: Runner) -> None:
 
 def test_refusals_are_one_line_without_the_runtimes_source_paths(runner: Runner, tmp_path: Path) -> None:
     opened = runner.open(affine())
-    with pytest.raises(RunnerError, match="expected: \\(tensor\\(float\\)\\)") as wrong_type:
+    with pytest.raises(RunnerError, match=r"expected: \(tensor\(float\)\)") as wrong_type:
         opened.run({"x": np.float64([1])})
-    with pytest.raises(RunnerError, match="'x'|\\bx\\b") as missing:
+    with pytest.raises(RunnerError, match=r"\bx\b") as missing:
         opened.run({})
-    unknown = from_text('<ir_version: 10, opset_import: ["" : 20, "my.ops": 1]> g (float[n] x) => (float[n] y) { y = my.ops.Foo(x) }')
+    unknown = from_text(
+        '<ir_version: 10, opset_import: ["" : 20, "my.ops": 1]> g (float[n] x) => (float[n] y) { y = my.ops.Foo(x) }'
+    )
     with pytest.raises(RunnerError, match="Foo") as custom:
         runner.open(unknown)
     garbage = tmp_path / "garbage.onnx"
