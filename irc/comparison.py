@@ -241,7 +241,9 @@ class _Execution:
             source = open_data(data, self._models[0], seed=seed)
         else:
             try:
-                source = generate_feeds(self._models[0], count=min(self._limit or GENERATED_SAMPLES, GENERATED_SAMPLES), seed=seed)
+                source = generate_feeds(
+                    self._models[0], count=min(self._limit or GENERATED_SAMPLES, GENERATED_SAMPLES), seed=seed
+                )
             except DataError as error:
                 found.notes.append(f"nothing was run: {error}")
                 return None
@@ -268,7 +270,7 @@ class _Execution:
                 return None
         return opened[0], opened[1]
 
-    # -- outputs --------------------------------------------------------------------------------------------------------
+    # -- outputs ------------------------------------------------------------------------------------------------------
 
     def _compare_outputs(self, first: Opened, second: Opened) -> bool:
         """Runs every sample through both; whether both run."""
@@ -298,7 +300,9 @@ class _Execution:
         assert self._source is not None
         found.data = self._source.name
         found.outputs = [
-            _output_difference(name, pairing.names[name], type_name(values[name].dtype), totals[name], decided.get(name))
+            _output_difference(
+                name, pairing.names[name], type_name(values[name].dtype), totals[name], decided.get(name)
+            )
             for name in totals
         ]
         return True
@@ -314,7 +318,7 @@ class _Execution:
             self._found.notes.append(f"{done}: {subject} {letter}: {error}{advice}")
             return None
 
-    # -- layers, latency ------------------------------------------------------------------------------------------------
+    # -- layers, latency ----------------------------------------------------------------------------------------------
 
     def _compare_layers(self) -> None:
         found = self._found

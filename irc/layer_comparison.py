@@ -1,9 +1,10 @@
 """Where two models drift apart: the values that carry the same name in both, compared sample by sample.
 
-A value that is only read quantized counts as its readers see it: behind its QuantizeLinear and DequantizeLinear. Quantizers let
-that pair do the work of a Relu and give the convolution's output the name of the Relu's, which it does not equal before.
-Both run without the runtime's optimizations, so that every value exists and quantized models compute what their graph says. Values are
-fetched in groups that fit a memory limit, one sample at a time. Values inside the bodies of If, Loop and Scan are not seen.
+A value that is only read quantized counts as its readers see it: behind its QuantizeLinear and DequantizeLinear.
+Quantizers let that pair do the work of a Relu and give the convolution's output the name of the Relu's, which it does
+not equal before. Both run without the runtime's optimizations, so that every value exists and quantized models compute
+what their graph says. Values are fetched in groups that fit a memory limit, one sample at a time. Values inside the
+bodies of If, Loop and Scan are not seen.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ def _as_read(model: ir.Model, names: list[str]) -> dict[str, str]:
         value = values[name]
         for op_type in ("QuantizeLinear", "DequantizeLinear"):
             readers = [use.node for use in value.uses()] if not value.is_graph_output() else []
-            if not readers or any(r.op_type != op_type or r.inputs[0] is not value or r.graph is not model.graph for r in readers):
+            if not readers or any(
+                r.op_type != op_type or r.inputs[0] is not value or r.graph is not model.graph for r in readers
+            ):
                 value = values[name]
                 break
             value = readers[0].outputs[0]

@@ -4,8 +4,8 @@ For floating-point values a (the reference) and b, summed over everything seen,
 
     SQNR = 10 log10(sum a^2 / sum (a - b)^2)  in dB,        relative error = sqrt(sum (a - b)^2 / sum a^2)
 
-6 dB are one bit, 20 dB a relative error of 10 %, 40 dB of 1 %. Where either has NaN or infinity and the other not the same, the
-element is counted and left out of the sums. Integers, booleans and texts: the share of equal elements.
+6 dB are one bit, 20 dB a relative error of 10 %, 40 dB of 1 %. Where either has NaN or infinity and the other not the
+same, the element is counted and left out of the sums. Integers, booleans and texts: the share of equal elements.
 """
 
 from __future__ import annotations

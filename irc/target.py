@@ -104,6 +104,21 @@ def stored_weight(node: ir.Node) -> ir.Node | None:
     return producer if producer.inputs[0].producer() is None else None
 
 
+def operand_shape(value: ir.Value | None) -> ir.Shape | None:
+    """The shape of an operand in a float or a quantized graph alike: of what was quantized, if it was."""
+    while value is not None and value.shape is None:
+        producer = value.producer()
+        if producer is None or not producer.inputs:
+            return None
+        if producer.op_type == "Transpose" and (shape := operand_shape(producer.inputs[0])) is not None:
+            order = producer.attributes.get_ints("perm", list(range(len(shape)))[::-1])
+            return ir.Shape([shape[axis] for axis in order])
+        if producer.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return None
+        value = producer.inputs[0]
+    return value.shape if value is not None else None
+
+
 @dataclasses.dataclass(frozen=True)
 class QuantizationStyle:
     """How a runtime wants int8 models spelled.

@@ -119,7 +119,7 @@ def cyclic_graph(folder):
     return ["optimize", write(folder, model)]
 
 
-@hostile(4, "nothing defines|not defined|not output of any previous|does not exist")
+@hostile(4, "uses .ghost.")
 def undefined_value(folder):
     model = convolution()
     model.graph.node[1].input[0] = "ghost"

@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx_ir as ir
+
 from irc.coverage import Coverage, Covered
 from irc.ledger import Ledger
 from irc.runner import Runner, RuntimeNode
+from irc.target import has_quantized_operands
 
 INTEGER_OPERATORS = frozenset(
     {
@@ -17,52 +20,84 @@ INTEGER_OPERATORS = frozenset(
         "QLinearAveragePool", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QAttention", "QMoE",
     }
 )  # fmt: skip
+STORED_ONLY = "its weight is stored as int8 and computed with in float"
+NOT_FUSED = "quantized, but the runtime did not fuse it"
+_PASSED = ("Add", "Mul", "Cast", "DequantizeLinear", "QuantizeLinear", "Relu", "Clip", "Unsqueeze")
 _SUFFIX = re.compile(r"(_token_\d+|_nhwc|/duplicated|_out\d+)+\Z")
 
 
 def coverage(runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
-    """Intent from the ledger, fact from the runtime, for each quantizable node of the float model."""
+    """Intent from the ledger and the artifact, fact from the runtime, for each quantizable node of the float model."""
     import onnxruntime
 
-    import irc.ir
-
-    names = {
-        output.name: node.name
-        for node in irc.ir.load(file).graph.all_nodes()
-        for output in node.outputs
-        if node.name
-    }
-    nodes = runner.runtime_graph(file)
-    by_name: dict[str, list[RuntimeNode]] = {}
-    producers: dict[str, RuntimeNode] = {}
-    for node in nodes:
-        by_name.setdefault(_SUFFIX.sub("", node.name), []).append(node)
-        producers |= {_SUFFIX.sub("", name): node for name in node.outputs}
-    intended = {
-        entry.site for record in ledger if record.contract == "approximate" for entry in record.rewritten
-    }
-    reasons = {
-        entry.site: entry.reason
-        for record in ledger
-        if record.contract == "approximate"
-        for entry in (*record.skipped, *record.undone)
-    }
+    read = _ReadBack(file, runner.runtime_graph(file))
+    approximate = [record for record in ledger if record.contract == "approximate"]
+    rewritten = {entry.site for record in approximate for entry in record.rewritten}
+    reasons = {e.site: e.reason for record in approximate for e in (*record.skipped, *record.undone)}
     covered = []
     for site, op_type in float_nodes:
-        meant = site in intended
-        integer = meant and (op_type == "Gather" or _is_integer(site, names, by_name, producers))
-        reason = reasons.get(site, "") if not meant else "" if integer else "quantized, but the runtime did not fuse it"
-        if not meant and not reason:
-            reason = "not a site of any pass of this pipeline"
-        covered.append(Covered(site, op_type, meant, integer, "" if integer else reason))
+        integer, reason, intended = False, reasons.get(site, "not a site of any pass of this pipeline"), False
+        if site in rewritten:
+            integer, reason = read.verdict(site, op_type)
+            intended = reason != STORED_ONLY
+        covered.append(Covered(site, op_type, intended, integer, reason))
     return Coverage(tuple(covered), f"read back from onnxruntime {onnxruntime.__version__}")
 
 
-def _is_integer(
-    site: str, names: dict[str | None, str | None], by_name: dict[str, list[RuntimeNode]], producers: dict[str, RuntimeNode]
-) -> bool:
-    """Whether the runtime node that carries the site's name, or makes its output, is an integer kernel."""
-    candidates = list(by_name.get(names.get(site) or site, []))
-    if site in producers:
-        candidates.append(producers[site])
-    return any(node.op_type in INTEGER_OPERATORS for node in candidates)
+class _ReadBack:
+    """The artifact beside the runtime's graph of it."""
+
+    def __init__(self, file: Path, runtime: Sequence[RuntimeNode]) -> None:
+        import irc.ir
+
+        self._values = {
+            output.name: output
+            for node in irc.ir.load(file).graph.all_nodes()
+            for output in node.outputs
+            if output.name is not None
+        }
+        self._named: dict[str, list[RuntimeNode]] = {}
+        self._makers: dict[str, RuntimeNode] = {}
+        for node in runtime:
+            self._named.setdefault(_SUFFIX.sub("", node.name), []).append(node)
+            self._makers |= {_SUFFIX.sub("", name): node for name in node.outputs}
+
+    def verdict(self, site: str, op_type: str) -> tuple[bool, str]:
+        """Whether the runtime executes a rewritten site in integers, and why not."""
+        value = self._values.get(site)
+        if value is None:
+            return False, NOT_FUSED
+        path = _behind(value, op_type)
+        node = path[-1]
+        if op_type == "Gather":
+            return self._reads_int8_table(node)
+        if node.op_type == op_type and op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            if not has_quantized_operands(node):
+                return False, STORED_ONLY
+        candidates = list(self._named.get(node.name or "", []))
+        for step in path:
+            for output in step.outputs:
+                if output.name in self._makers:
+                    candidates.append(self._makers[output.name])
+        if any(candidate.op_type in INTEGER_OPERATORS for candidate in candidates):
+            return True, ""
+        return False, NOT_FUSED
+
+    def _reads_int8_table(self, node: ir.Node) -> tuple[bool, str]:
+        table = node.inputs[0] if node.op_type == "Gather" else None
+        if table is None or table.dtype != ir.DataType.INT8:
+            return False, NOT_FUSED
+        reads = any(n.op_type == "Gather" and table.name in n.inputs for n in self._named.get(node.name or "", []))
+        return (True, "") if reads else (False, "the runtime expanded its int8 table")
+
+
+def _behind(value: ir.Value, op_type: str) -> list[ir.Node]:
+    """The nodes from the maker of a value back to the operator it stands for, which is the last one."""
+    path: list[ir.Node] = []
+    current: ir.Value | None = value
+    while current is not None and (node := current.producer()) is not None:
+        path.append(node)
+        if node.op_type in (op_type, "MatMulInteger") or node.op_type not in _PASSED or not node.inputs:
+            break
+        current = node.inputs[0]
+    return path

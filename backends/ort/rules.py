@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from irc.ir import constant_tensor
 from irc.pass_base import node_id
-from irc.target import Finding, OperatorRule, Rule, has_quantized_operands, is_dequantized, stored_weight
+from irc.target import Finding, OperatorRule, Rule, has_quantized_operands, is_dequantized, operand_shape, stored_weight
 
 
 class TransposedConvolutionIsFloat(OperatorRule):
@@ -30,21 +29,12 @@ class MatMulWeightIsMatrix(OperatorRule):
 
     def why_float(self, node: ir.Node) -> str | None:
         """MatMul whose constant operand is not a matrix on the right."""
-        if node.op_type != "MatMul" or node.inputs[1] is None:
+        if node.op_type != "MatMul":
             return None
-        shape = node.inputs[1].shape
-        if shape is not None and len(shape) != 2 and constant_tensor(node.inputs[0]) is None:
+        shape = operand_shape(node.inputs[1])
+        if shape is not None and len(shape) != 2:
             return f"its weight has {len(shape)} dimensions; integer MatMul takes a matrix"
         return None
-
-    def findings(self, model: ir.Model) -> Iterator[Finding]:
-        """The same, read from the int8 constant, since dequantized weights carry no shape of their own."""
-        for node in model.graph.all_nodes():
-            weight = stored_weight(node) if node.op_type == "MatMul" and has_quantized_operands(node) else None
-            shape = weight.inputs[0].shape if weight is not None and weight.inputs[0] is not None else None
-            if shape is not None and len(shape) != 2:
-                message = f"its int8 weight has {len(shape)} dimensions; the integer MatMul fails when it runs"
-                yield Finding(self.name, node_id(node), message)
 
 
 class ConvolutionNeedsQuantizedOutput(Rule):

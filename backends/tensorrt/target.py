@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from irc.backends.tensorrt.rules import RULES
+from irc.backends.tensorrt.rules import RULES, ArchitectureHasInt8
 from irc.coverage import Coverage, Covered
-from irc.errors import UsageError
+from irc.errors import PassOptionError
 from irc.ledger import Ledger
 from irc.runner import Runner
-from irc.target import QuantizationStyle, Rule, Target
+from irc.target import QuantizationStyle, Rule, Target, has_quantized_operands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,33 +28,44 @@ class TensorRtTarget(Target):
 
     name: ClassVar[str] = "tensorrt"
     max_opset: ClassVar[int] = 20
+    max_ir_version: ClassVar[int] = 10
     sm: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for value in self.sm:
             if not 50 <= value <= 130:
-                raise UsageError(f"tensorrt: sm is {value}; it must be a compute capability such as 86")
+                raise PassOptionError(f"tensorrt: sm is {value}; it must be a compute capability such as 86")
 
     @property
     def quantization(self) -> QuantizationStyle:
-        """Symmetric int8 on inputs only; outputs stay float."""
-        return QuantizationStyle(activation="int8", bias="float", embeddings=False)
+        """Symmetric int8 on inputs only, and on skip branches; outputs, biases and tables stay float."""
+        return QuantizationStyle(
+            activation="int8",
+            gemm_bias="float",
+            weight_zero_points=("Conv", "Gemm", "MatMul"),
+            residual=True,
+            embeddings=False,
+            dynamic=False,
+            weights_fold=False,
+        )
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What the parser and builder accept and execute in int8."""
-        return RULES
+        return (ArchitectureHasInt8(self.sm), *RULES)
 
     def coverage(self, runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
-        """The intent alone: nothing is executed."""
-        intended = {e.site for record in ledger if record.contract == "approximate" for e in record.rewritten}
-        reasons = {
-            e.site: e.reason
-            for record in ledger
-            if record.contract == "approximate"
-            for e in (*record.skipped, *record.undone)
-        }
-        nodes = tuple(
-            Covered(site, op, site in intended, site in intended, reasons.get(site, "")) for site, op in float_nodes
-        )
-        return Coverage(nodes, "int8 operands declared, not executed")
+        """The spelling alone: which operators have int8 operands in the file. Nothing is built or executed."""
+        import irc.ir
+
+        values = {value.name: value for node in irc.ir.load(file).graph.all_nodes() for value in node.outputs}
+        approximate = [record for record in ledger if record.contract == "approximate"]
+        rewritten = {entry.site for record in approximate for entry in record.rewritten}
+        reasons = {e.site: e.reason for record in approximate for e in (*record.skipped, *record.undone)}
+        nodes = []
+        for site, op_type in float_nodes:
+            producer = values[site].producer() if site in values else None
+            spelled = site in rewritten and producer is not None and (op_type == "Add" or has_quantized_operands(producer))
+            reason = "" if spelled else reasons.get(site, "its weight is stored as int8 and computed with in float")
+            nodes.append(Covered(site, op_type, spelled, spelled, reason))
+        return Coverage(tuple(nodes), "int8 operands declared in the file; not built, not executed")

@@ -1,8 +1,8 @@
 """Peak memory of activations if nodes run in graph order, one after the other.
 
-A tensor is alive from the node that writes it to the last one that reads it; inputs from the start, outputs to the end. Views
-(Reshape and the like) share their source. Operators are not assumed to work in place, nor to need scratch memory, so this is what
-an arena of the runtime needs at least if it reuses memory perfectly; weights come on top.
+A tensor is alive from the node that writes it to the last one that reads it; inputs from the start, outputs to the end.
+Views (Reshape and the like) share their source. Operators are not assumed to work in place, nor to need scratch memory,
+so this is what an arena of the runtime needs at least if it reuses memory perfectly; weights come on top.
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ def peak_memory(model: ir.Model, shapes: ConcreteShapes, weights: Weights) -> Pe
         return roots.get(id(value), value)
 
     for index, node in enumerate(nodes):
-        if node.op_type in VIEWS and node.inputs and node.inputs[0] is not None and node.op_type not in ("Shape", "Size"):
+        if (
+            node.op_type in VIEWS
+            and node.inputs
+            and node.inputs[0] is not None
+            and node.op_type not in ("Shape", "Size")
+        ):
             roots[id(node.outputs[0])] = root(node.inputs[0])
         for value in _read(node):
             last[id(root(value))] = index

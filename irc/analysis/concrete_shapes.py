@@ -1,9 +1,9 @@
 """Every shape of a model as numbers, for assumed sizes of its dynamic dimensions.
 
-One walk in graph order, node by node: onnx infers a node's outputs from the shapes of its inputs and the values of those that are
-known, and the integer arithmetic on shapes (`Shape`, `Gather`, `Concat`, `Range`, ...) is carried out, so that what follows a
-computed Reshape or Expand is known as well. Where onnx cannot tell, what the exporter wrote counts. Bodies of If, Loop and
-Scan are walked with the shapes they capture.
+One walk in graph order, node by node: onnx infers a node's outputs from the shapes of its inputs and the values of
+those that are known, and the integer arithmetic on shapes (`Shape`, `Gather`, `Concat`, `Range`, ...) is carried out,
+so that what follows a computed Reshape or Expand is known as well. Where onnx cannot tell, what the exporter wrote
+counts. Bodies of If, Loop and Scan are walked with the shapes they capture.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from irc.ir import constant
 Dims = tuple[int | None, ...]
 KNOWN_ELEMENTS = 4096
 """Values up to this many elements are computed, larger ones are only shaped."""
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
+_RANDOM = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "Dropout",
+}
 
 
 class ConcreteShapes:
@@ -134,8 +142,10 @@ class ConcreteShapes:
                 return False
             try:
                 proto = ir.serde.serialize_node(node)
-                evaluator = ReferenceEvaluator(proto, opsets={d: v for d, v in self._opsets.items() if d in ("", "ai.onnx")})
-                result = np.asarray(evaluator.run(None, operands)[0])
+                evaluator = ReferenceEvaluator(
+                    proto, opsets={d: v for d, v in self._opsets.items() if d in ("", "ai.onnx")}
+                )
+                result = np.asarray(list(evaluator.run(None, operands))[0])
             except Exception:  # whatever the reference cannot do is inferred instead
                 return False
         if result.dtype.kind not in "iubf" or result.size > KNOWN_ELEMENTS:
@@ -146,7 +156,17 @@ class ConcreteShapes:
 
     def _small(self, node: ir.Node) -> bool:
         """Whether the result of a node with known inputs is small: what makes large tensors of small ones is inferred first."""
-        if node.op_type not in ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot", "MatMul", "Gather"):
+        if node.op_type not in (
+            "ConstantOfShape",
+            "Expand",
+            "Tile",
+            "Range",
+            "Resize",
+            "Pad",
+            "OneHot",
+            "MatMul",
+            "Gather",
+        ):
             return True
         self._infer(node)
         elements = self.elements(node.outputs[0])
@@ -176,11 +196,11 @@ class ConcreteShapes:
         except Exception:  # no schema, an unknown input, or a contradiction: the exporter's word remains
             inferred = {}
         for value in node.outputs:
-            proto = inferred.get(value.name or "")
-            if proto is None or not proto.HasField("tensor_type"):
+            found = inferred.get(value.name or "")
+            if found is None or not found.HasField("tensor_type"):
                 self._settle(value, None)
                 continue
-            tensor = proto.tensor_type
+            tensor = found.tensor_type
             dims = None
             if tensor.HasField("shape"):
                 dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
@@ -204,7 +224,7 @@ class ConcreteShapes:
                 data[value.name] = onnx.numpy_helper.from_array(known)
         return types, data
 
-    # -- control flow ---------------------------------------------------------------------------------------------------
+    # -- control flow -------------------------------------------------------------------------------------------------
 
     def _control_flow(self, node: ir.Node, bodies: list[ir.Graph]) -> None:
         if node.op_type == "Loop":

@@ -1,8 +1,8 @@
 """What each node of a model costs: multiply-accumulates, parameters, bytes; and the model in total.
 
-Costs are those of the graph as it is written, every node on its own: a runtime that fuses nodes moves fewer bytes. Dynamic
-dimensions get sizes first (`irc.analysis.assumed_sizes`), and what they are is part of the answer. Nothing unknown is
-counted as zero in silence: nodes whose cost cannot be told are listed with the reason.
+Costs are those of the graph as it is written, every node on its own: a runtime that fuses nodes moves fewer bytes.
+Dynamic dimensions get sizes first (`irc.analysis.assumed_sizes`), and what they are is part of the answer. Nothing
+unknown is counted as zero in silence: nodes whose cost cannot be told are listed with the reason.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ class _Counter:
             return
         trips = self._shapes.trips(node)
         if trips is None:
-            self.notes.append(f"{node.op_type} {node_id(node)!r}: how often it runs is not known; its body is counted once")
+            self.notes.append(
+                f"{node.op_type} {node_id(node)!r}: how often it runs is not known; its body is counted once"
+            )
         for body in bodies:
             self.graph(body, times * (1 if trips is None else trips))
 
@@ -179,7 +181,10 @@ class _Counter:
         written = [self.size(value) for value in node.outputs if value.name]
         read: list[int | None] = []
         if node.op_type in _PICKS:  # reads what it picks, not what it picks from
-            read = [*written, *(self.size(v) for v in node.inputs[1:] if v is not None and not self._weights.is_constant(v))]
+            read = [
+                *written,
+                *(self.size(v) for v in node.inputs[1:] if v is not None and not self._weights.is_constant(v)),
+            ]
         else:
             read = [self.size(v) for v in node.inputs if v is not None and not self._weights.is_constant(v)]
             read += [value.const_value.nbytes for value in self._weights.of(node) if value.const_value is not None]

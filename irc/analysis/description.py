@@ -1,31 +1,27 @@
 """A model in facts: the document behind `irc inspect`, and its JSON.
 
-    irc                  version of irc
-    schema               1; grows when a field changes its meaning or goes away, not when one is added
-    model                file name, "" for a model in memory
-    size_bytes           the file and its data files; for a model in memory, what saving it would take
-    graph_bytes          what is not weights: nodes, names, attributes
-    metadata_bytes       the part of it that irc drops when it loads a model: exporter traces, doc strings; null in memory
-    weight_bytes         constants as stored
-    ir_version, opsets   {"ai.onnx": 20, ...}
-    producer             who wrote the file
-    inputs, outputs      [{name, dtype, shape}]; a dimension is a number, a symbol, or null; shape null: unknown rank
-    dynamic_axes         [{name, size, assumed, inputs: [[input, axis], ...]}]; the sizes that all costs below are for
-    nodes                number of nodes, bodies of If, Loop and Scan included; functions inlined, Constant nodes not counted
-    nodes_in_bodies      how many of them lie in bodies
-    operators            [{operator, nodes, macs, parameters, weight_bytes, operands: {types: nodes}}], most MACs first;
-                         nodes that only unpack constants have no costs of their own
-    custom_operators     [{operator, nodes, runtime}]; runtime: whether it is ONNX Runtime's (com.microsoft...)
-    macs                 {total, by_operands: {types: macs}, uncounted: [{node, operator, reason}]}
-    parameters           number of parameters; scales, shapes and indices are not
-    weights_by_dtype     [{dtype, tensors, elements, bytes}], most bytes first
-    moved_bytes          bytes read and written if every node ran on its own; null if unknown
-    peak_memory          {bytes, node, operator}: activations alive at once in graph order; null if unknown
-    heaviest_nodes       [{node, operator, macs, parameters, weight_bytes, moved_bytes, operands, times, module}], most MACs first
-    tensors              [{name, dtype, shape, bytes, parameters, users, external}], most bytes first
-    external_data        [{file, tensors, bytes}]
-    quantization         {quantize, dequantize, dynamic}: numbers of QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear nodes
-    notes                things to know, in words
+irc                  version of irc schema               1; grows when a field changes its meaning or goes away, not
+when one is added model                file name, "" for a model in memory size_bytes           the file and its data
+files; for a model in memory, what saving it would take graph_bytes          what is not weights: nodes, names,
+attributes metadata_bytes       the part of it that irc drops when it loads a model: exporter traces, doc strings; null
+in memory weight_bytes         constants as stored ir_version, opsets   {"ai.onnx": 20, ...} producer             who
+wrote the file inputs, outputs      [{name, dtype, shape}]; a dimension is a number, a symbol, or null; shape null:
+unknown rank dynamic_axes         [{name, size, assumed, inputs: [[input, axis], ...]}]; the sizes that all costs below
+are for nodes                number of nodes, bodies of If, Loop and Scan included; functions inlined, Constant nodes
+not counted nodes_in_bodies      how many of them lie in bodies operators            [{operator, nodes, macs,
+parameters, weight_bytes, operands: {types: nodes}}], most MACs first;
+                     nodes that only unpack constants have no costs of their own
+custom_operators     [{operator, nodes, runtime}]; runtime: whether it is ONNX Runtime's (com.microsoft...)
+macs                 {total, by_operands: {types: macs}, uncounted: [{node, operator, reason}]}
+parameters           number of parameters; scales, shapes and indices are not
+weights_by_dtype     [{dtype, tensors, elements, bytes}], most bytes first
+moved_bytes          bytes read and written if every node ran on its own; null if unknown
+peak_memory          {bytes, node, operator}: activations alive at once in graph order; null if unknown
+heaviest_nodes       [{node, operator, macs, parameters, weight_bytes, moved_bytes, operands, times, module}], most MACs first
+tensors              [{name, dtype, shape, bytes, parameters, users, external}], most bytes first
+external_data        [{file, tensors, bytes}]
+quantization         {quantize, dequantize, dynamic}: numbers of QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear nodes
+notes                things to know, in words
 """
 
 from __future__ import annotations
@@ -99,7 +95,9 @@ def describe(
         "parameters": sum(tensor.parameters for tensor in stored),
         "weights_by_dtype": _by_dtype(stored),
         "moved_bytes": costs.moved_bytes,
-        "peak_memory": None if peak is None else {"bytes": peak.size_bytes, "node": peak.node, "operator": peak.op_type},
+        "peak_memory": None
+        if peak is None
+        else {"bytes": peak.size_bytes, "node": peak.node, "operator": peak.op_type},
         "heaviest_nodes": [_node(node) for node in sorted(costs.nodes, key=lambda n: -(n.macs or 0))[:top]],
         "tensors": [_tensor(tensor) for tensor in stored[:top]],
         "external_data": external,

@@ -61,7 +61,9 @@ def interface_differences(a: ir.Model, b: ir.Model) -> list[str]:
             if other is None:
                 continue
             if value.dtype != other.dtype:
-                found.append(f"{what} {value.name!r} is {type_name(value.dtype)} in A and {type_name(other.dtype)} in B")
+                found.append(
+                    f"{what} {value.name!r} is {type_name(value.dtype)} in A and {type_name(other.dtype)} in B"
+                )
             if _shown(value) != _shown(other):
                 found.append(f"{what} {value.name!r} is {_shown(value)} in A and {_shown(other)} in B")
     return found
@@ -74,7 +76,9 @@ def pair_inputs(a: ir.Model, b: ir.Model) -> Pairing:
     missing = [v.name or "" for v in theirs if v.name not in names]
     notes: list[str] = []
     if not missing:
-        pairs = [(v, next(w for w in theirs if w.name == v.name)) for v in mine if any(w.name == v.name for w in theirs)]
+        pairs = [
+            (v, next(w for w in theirs if w.name == v.name)) for v in mine if any(w.name == v.name for w in theirs)
+        ]
         dropped = [v.name for v in mine if all(w.name != v.name for w in theirs)]
         if dropped:
             notes.append(f"B is run without {', '.join(map(repr, dropped))}, which it does not take")
@@ -103,7 +107,9 @@ def pair_outputs(a: ir.Model, b: ir.Model) -> Pairing:
         return Pairing(common)
     if len(mine) == len(theirs):
         pairs = list(zip(mine, theirs, strict=True))
-        return Pairing({v.name or "": w.name or "" for v, w in pairs}, notes=("outputs paired by position: " + _pairs(pairs),))
+        return Pairing(
+            {v.name or "": w.name or "" for v, w in pairs}, notes=("outputs paired by position: " + _pairs(pairs),)
+        )
     return Pairing({}, impossible=f"A has {len(mine)} outputs and B has {len(theirs)}, and no name is in both")
 
 

@@ -33,7 +33,15 @@ from irc.analysis.concrete_shapes import ConcreteShapes
 RUNTIME_DOMAIN = "com.microsoft"
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 INTEGER_OPERATORS = frozenset(
-    {"ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
+    {
+        "ConvInteger",
+        "QLinearConv",
+        "MatMulInteger",
+        "QLinearMatMul",
+        "QGemm",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+    }
 )
 
 
@@ -103,7 +111,8 @@ def _product(*, transposed: str = "") -> Formula:
 
     def formula(node: ir.Node, shapes: ConcreteShapes) -> int:
         first = _dims(node, 0, shapes)
-        inner = first[-2 if transposed and node.attributes.get_int(transposed, 0) else -1] if first else 1
+        swapped = bool(transposed) and node.attributes.get_int(transposed, 0) == 1
+        inner = first[-2 if swapped else -1] if first else 1
         return math.prod(_dims(node, 0, shapes, output=True)) * inner
 
     return formula
@@ -201,7 +210,14 @@ _RUNTIME_WITHOUT_MACS = frozenset(
         *("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearReduceMean", "QLinearWhere"),
         *("Gelu", "BiasGelu", "FastGelu", "QuickGelu", "BiasSoftmax", "BiasAdd", "BiasDropout"),
         *("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SimplifiedLayerNormalization"),
-        *("EmbedLayerNormalization", "GroupNorm", "SkipGroupNorm", "RotaryEmbedding", "GatherBlockQuantized", "GatherND"),
+        *(
+            "EmbedLayerNormalization",
+            "GroupNorm",
+            "SkipGroupNorm",
+            "RotaryEmbedding",
+            "GatherBlockQuantized",
+            "GatherND",
+        ),
         *("Pad", "Unique", "Trilu", "NhwcMaxPool", "MaxpoolWithMask", "Sampling", "Inverse"),
     }
 )

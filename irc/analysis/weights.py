@@ -1,8 +1,8 @@
 """What a model stores: which constants are parameters, which only describe them, and which nodes merely unpack them.
 
-A parameter is an element of a floating-point constant (a scalar is not), or of an integer constant that stands for one: the
-input of a DequantizeLinear, the weight or bias of an integer operator, or an index of at most 8 bits into a codebook.
-Scales and zero points, shapes, indices and flags are stored bytes but no parameters.
+A parameter is an element of a floating-point constant (a scalar is not), or of an integer constant that stands for one:
+the input of a DequantizeLinear, the weight or bias of an integer operator, or an index of at most 8 bits into a
+codebook. Scales and zero points, shapes, indices and flags are stored bytes but no parameters.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ _INTEGER_WEIGHTS = {
     "MatMulIntegerToFloat": (1,),
 }
 """Inputs whose integers stand for real numbers."""
-_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"})
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     parser = build_parser()
     args = parser.parse_args(arguments)
+    # Libraries warn about what irc reports itself, in one line; their log lines would stand beside it.
+    logging.getLogger().addHandler(logging.NullHandler())
     from irc.errors import IrcError
 
     try:

@@ -30,8 +30,12 @@ def add_parser(subparsers: Any) -> None:
         help="folder of .npz (one feed each), x.npz (axis 0 indexes samples) or f.py:function; default: made-up inputs",
     )
     parser.add_argument("--samples", type=int, metavar="N", help="use at most N samples")
-    parser.add_argument("--per-layer", action="store_true", help="compare values of the same name inside the models too")
-    parser.add_argument("--top", type=int, default=TOP, metavar="N", help=f"how many layers to list, worst first ({TOP})")
+    parser.add_argument(
+        "--per-layer", action="store_true", help="compare values of the same name inside the models too"
+    )
+    parser.add_argument(
+        "--top", type=int, default=TOP, metavar="N", help=f"how many layers to list, worst first ({TOP})"
+    )
     parser.add_argument("--batch", type=int, metavar="N", help="batch size of the latency measurement")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
     parser.add_argument("--no-measure", action="store_true", help="do not measure latency")
@@ -107,11 +111,26 @@ def _sides(found: Comparison) -> list[list[str]]:
     rows = [
         ["file", a["model"], b["model"], "identical" if found.identical else ""],
         ["size", human_bytes(a["size_bytes"]), human_bytes(b["size_bytes"]), _ratio(a["size_bytes"], b["size_bytes"])],
-        ["constants", human_bytes(a["weight_bytes"]), human_bytes(b["weight_bytes"]), _ratio(a["weight_bytes"], b["weight_bytes"])],
-        ["parameters", human_count(a["parameters"]), human_count(b["parameters"]), _ratio(a["parameters"], b["parameters"])],
+        [
+            "constants",
+            human_bytes(a["weight_bytes"]),
+            human_bytes(b["weight_bytes"]),
+            _ratio(a["weight_bytes"], b["weight_bytes"]),
+        ],
+        [
+            "parameters",
+            human_count(a["parameters"]),
+            human_count(b["parameters"]),
+            _ratio(a["parameters"], b["parameters"]),
+        ],
         ["MACs", _macs(a), _macs(b), _ratio(a["macs"]["total"], b["macs"]["total"])],
         ["operands", _operands(a), _operands(b), ""],
-        ["nodes", str(a["nodes"]), str(b["nodes"]), f"{b['nodes'] - a['nodes']:+d}" if a["nodes"] != b["nodes"] else ""],
+        [
+            "nodes",
+            str(a["nodes"]),
+            str(b["nodes"]),
+            f"{b['nodes'] - a['nodes']:+d}" if a["nodes"] != b["nodes"] else "",
+        ],
         ["opset", _opsets(a), _opsets(b), ""],
     ]
     latency = found.latency
@@ -148,7 +167,9 @@ def _operands(facts: dict[str, Any]) -> str:
 
 
 def _opsets(facts: dict[str, Any]) -> str:
-    return ", ".join(str(version) if domain == "ai.onnx" else f"{domain} {version}" for domain, version in facts["opsets"].items())
+    return ", ".join(
+        str(version) if domain == "ai.onnx" else f"{domain} {version}" for domain, version in facts["opsets"].items()
+    )
 
 
 def _ratio(a: float, b: float) -> str:
@@ -219,10 +240,22 @@ def _layers(layers: list[LayerDifference], top: int) -> Table:
 
     ranked = sorted(layers, key=lambda layer: math.inf if layer.sqnr_db is None else layer.sqnr_db)
     named = any(layer.module for layer in ranked[:top])
-    columns: list[Any] = ["value", "operator", ("SQNR", "right"), ("at its inputs", "right"), ("relative error", "right")]
+    columns: list[Any] = [
+        "value",
+        "operator",
+        ("SQNR", "right"),
+        ("at its inputs", "right"),
+        ("relative error", "right"),
+    ]
     rows = []
     for layer in ranked[:top]:
-        row = [layer.name, layer.operator, _decibel(layer.sqnr_db), _decibel(layer.inputs_db), _relative(layer.relative_error)]
+        row = [
+            layer.name,
+            layer.operator,
+            _decibel(layer.sqnr_db),
+            _decibel(layer.inputs_db),
+            _relative(layer.relative_error),
+        ]
         if layer.shapes:
             row[2] = f"shapes {layer.shapes}"
         rows.append([*row, layer.module] if named else row)

@@ -107,7 +107,9 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, object]]:
     quantized = ", ".join(
         f"{count} {name}"
         for name, count in zip(
-            ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"), document["quantization"].values(), strict=True
+            ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+            document["quantization"].values(),
+            strict=True,
         )
         if count
     )
@@ -119,14 +121,24 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, object]]:
         *(("input" if i == 0 else " ", _interface(value)) for i, value in enumerate(document["inputs"])),
         *(("output" if i == 0 else " ", _interface(value)) for i, value in enumerate(document["outputs"])),
         ("dynamic", _dynamic(document["dynamic_axes"])),
-        ("opset", f"{opsets}; IR version {document['ir_version']}" + (f"; written by {document['producer']}" if document["producer"] else "")),
+        (
+            "opset",
+            f"{opsets}; IR version {document['ir_version']}"
+            + (f"; written by {document['producer']}" if document["producer"] else ""),
+        ),
         ("nodes", f"{document['nodes']} of {len(document['operators'])} operators{inner}"),
         ("MACs", f"{human_count(macs['total'])}{kinds}{uncounted}".rstrip()),
         ("parameters", human_count(document["parameters"])),
         ("constants", f"{human_bytes(document['weight_bytes'])}" + (f" ({stored})" if stored else "")),
         ("graph", _graph(document)),
         ("quantized", quantized),
-        ("data files", ", ".join(f"{row['file']} ({human_bytes(row['bytes'])}, {row['tensors']} tensors)" for row in document["external_data"])),
+        (
+            "data files",
+            ", ".join(
+                f"{row['file']} ({human_bytes(row['bytes'])}, {row['tensors']} tensors)"
+                for row in document["external_data"]
+            ),
+        ),
         (
             "activations",
             f"{human_bytes(peak['bytes'])} alive at the peak ({peak['operator']} {peak['node']!r}) in graph order"
@@ -180,11 +192,20 @@ def _operators(document: dict[str, Any]) -> tuple[list[Any], list[list[Any]]]:
         macs = human_count(row["macs"]) if row["macs"] else ("?" if row["operator"] in unknown else "")
         share = human_percent(row["macs"] / total) if total and row["macs"] else ""
         kinds = row["operands"]
-        operands = ", ".join(f"{count} {types}" for types, count in kinds.items()) if len(kinds) > 1 else next(iter(kinds), "")
+        operands = (
+            ", ".join(f"{count} {types}" for types, count in kinds.items()) if len(kinds) > 1 else next(iter(kinds), "")
+        )
         size = human_bytes(row["weight_bytes"]) if row["weight_bytes"] else ""
         rows.append([row["operator"], row["nodes"], macs, share, size, operands])
     share = "of known" if unknown else "share"
-    return ["operator", ("nodes", "right"), ("MACs", "right"), (share, "right"), ("constants", "right"), "operands"], rows
+    return [
+        "operator",
+        ("nodes", "right"),
+        ("MACs", "right"),
+        (share, "right"),
+        ("constants", "right"),
+        "operands",
+    ], rows
 
 
 def _unknown(document: dict[str, Any]) -> set[str]:

@@ -119,9 +119,14 @@ def replace_value(old: ir.Value, new: ir.Value) -> bool:
     Returns:
         False if an Identity had to be left because `new` cannot take the name of the graph output `old`: it is a graph
         input, an initializer, an output itself, or of another graph.
+
+    Raises:
+        ValueError: If `old` is an input that is passed through to an output: no other value can have its name.
     """
     if old is new:
         return True
+    if old.is_graph_input() and old.is_graph_output():
+        raise ValueError(f"input {old.name!r} is also an output, so that nothing else can be called so")
     graph = old.graph
     if not old.is_graph_output() or not isinstance(graph, ir.Graph):
         old.replace_all_uses_with(new)
@@ -145,8 +150,7 @@ def replace_value(old: ir.Value, new: ir.Value) -> bool:
     output = identity.outputs[0]
     output.name, output.type, output.shape = name, type_, shape
     old.replace_all_uses_with(output, replace_graph_outputs=True)
-    if not old.is_graph_input():
-        old.name = unique_name(graph, f"{name}_replaced")
+    old.name = unique_name(graph, f"{name}_replaced")
     # At the end, since only graph outputs use it and `new` may be computed after `old`.
     graph.append(identity)
     return False

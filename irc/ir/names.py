@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
+from collections.abc import Callable
 
 import onnx_ir as ir
 
-
-@dataclasses.dataclass
-class _Taken:
-    """Names in use in one model: those found by a walk or handed out, and those nodes brought along since."""
-
-    names: set[str]
-    inserted: tuple[set[str], ...]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.names or any(name in names for names in self.inserted)
-
-
 _ROOTS: weakref.WeakKeyDictionary[ir.Graph, weakref.ref[ir.Graph]] = weakref.WeakKeyDictionary()
-_TAKEN: weakref.WeakKeyDictionary[ir.Graph, _Taken] = weakref.WeakKeyDictionary()
+_TAKEN: weakref.WeakKeyDictionary[ir.Graph, set[str]] = weakref.WeakKeyDictionary()
 
 
 def track(model: ir.Model) -> None:
@@ -52,38 +40,51 @@ def unique_name(scope: ir.Model | ir.Graph, hint: str) -> str:
     taken = _TAKEN.get(root)
     if taken is None:
         taken = _TAKEN[root] = _survey(root)
-    name = hint
-    if not name or name in taken or name in root.initializers or name in graph.initializers:
-        name = _suffixed(hint or "value", taken)
-    taken.names.add(name)
+    inserted = [_inserted_names(scope) for scope in dict.fromkeys((root, graph))]
+
+    def is_taken(name: str) -> bool:
+        return (
+            name in taken
+            or name in root.initializers
+            or name in graph.initializers
+            or any(name in names for names in inserted)
+        )
+
+    name = hint if hint and not is_taken(hint) else _suffixed(hint or "value", is_taken)
+    taken.add(name)
     return name
 
 
-def _suffixed(hint: str, taken: _Taken) -> str:
+def _suffixed(hint: str, is_taken: Callable[[str], bool]) -> str:
     """`hint_N` with a free N, in O(log N): doubling, then bisection between a taken and a free suffix."""
     free = 1
-    while f"{hint}_{free}" in taken:
+    while is_taken(f"{hint}_{free}"):
         free *= 2
     low = free // 2
     while free - low > 1:
         middle = (low + free) // 2
-        if f"{hint}_{middle}" in taken:
+        if is_taken(f"{hint}_{middle}"):
             low = middle
         else:
             free = middle
     return f"{hint}_{free}"
 
 
-def _survey(root: ir.Graph) -> _Taken:
-    graphs = list(dict.fromkeys((root, *root.subgraphs())))
-    for graph in graphs:
+def _survey(root: ir.Graph) -> set[str]:
+    for graph in root.subgraphs():
         if graph is not root:
             _ROOTS[graph] = weakref.ref(root)
-    # onnx_ir records the name of every value inserted with a node here; there is no public way to ask for it. Without
-    # it a name that a pass chose itself after this survey could be handed out again, which `check` would refuse.
-    authorities = (getattr(graph, "_name_authority", None) for graph in graphs)
-    inserted = tuple(names for a in authorities if isinstance(names := getattr(a, "_value_names", None), set))
-    return _Taken(value_names(root), inserted)
+    return value_names(root)
+
+
+def _inserted_names(graph: ir.Graph) -> set[str]:
+    """The names of the values that nodes ever brought into a graph.
+
+    onnx_ir records them for its own use and offers no public way to ask. Without it a name that a pass chose itself, not
+    through `unique_name`, could be handed out again, which `check` would refuse.
+    """
+    names = getattr(getattr(graph, "_name_authority", None), "_value_names", None)
+    return names if isinstance(names, set) else set()
 
 
 def value_names(graph: ir.Graph) -> set[str]:

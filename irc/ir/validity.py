@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from irc.errors import ModelError
 from irc.ir.messages import first_line
-from irc.ir.stripped import stripped_proto, without_opaque_nodes
+from irc.ir.stripped import graphs_of, stripped_proto, without_opaque_nodes
 
 Face = tuple[str, str, tuple[int | str, ...] | None]
 """Name, dtype and dims of an input or output; None for unknown rank, "?" for an unnamed dimension."""
@@ -84,11 +84,23 @@ def check(model: ir.Model) -> None:
     try:
         proto = stripped_proto(model)
         without_opaque_nodes(proto, element_type=onnx.TensorProto.FLOAT)
+        _complete_types(proto)
         onnx.checker.check_model(proto, full_check=False)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the onnx checker refuses the model: {first_line(error)}") from error
     except Exception as error:
         raise ModelError(f"the model cannot be serialized: {first_line(error)}") from error
+
+
+def _complete_types(proto: onnx.ModelProto) -> None:
+    """Gives inputs and outputs of unknown rank a shape, and outputs of unknown type one: runtimes do without, onnx not."""
+    for graph in graphs_of(proto.graph):
+        for value in graph.output:
+            if not value.HasField("type"):
+                value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        for value in (*graph.input, *graph.output):
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.shape.SetInParent()
 
 
 def _check_scope(graph: ir.Graph, known: dict[str, ir.Value]) -> None:

@@ -12,7 +12,7 @@ candidate that brings the process down.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,21 +90,23 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.feeds: list[Feed]
+        self.rules: Rules
         self.feeds, self.rules = mapped(folder / "feeds.bin")
         self.facts: Facts = mapped(folder / "facts.bin")
 
     @classmethod
-    def compute(cls, folder: Path, open_plain: Callable[[], OpenSession], feeds: list[Feed], rules: Rules) -> Reference:
-        """Runs a model unoptimized on every feed, and again in a second session to see what is reproducible."""
+    def compute(cls, folder: Path, session: OpenSession, feeds: list[Feed], rules: Rules) -> Reference:
+        """Runs a model unoptimized on every feed, twice to see what is reproducible."""
         folder.mkdir()
         store(folder / "feeds.bin", (feeds, rules))
-        session = open_plain()
         for index, feed in enumerate(feeds):
             store(folder / f"outputs-{index}.bin", session.run(feed))
-        del session
         store(folder / "facts.bin", Facts())
         reference = cls(folder)
-        reference._compare_with_itself(open_plain())
+        # The same session: random generators go on where they were. A new one would repeat its numbers for the same
+        # graph, and draw others for a rewritten graph, as its seeds depend on the positions of nodes.
+        reference._compare_with_itself(session)
         return reference
 
     def _compare_with_itself(self, session: OpenSession) -> None:

@@ -44,16 +44,14 @@ def open_session(
     *,
     optimization: str = "all",
     threads: int | None = None,
-    prepack: bool = True,
     optimized_model_path: Path | None = None,
 ) -> OpenSession:
     """Opens a model on the CPU provider; a path is opened as any user of ONNX Runtime opens it.
 
     Args:
-        model: A portable model, whose weights are handed over by reference, or a path.
+        model: A portable model, whose weights are mapped and copied once by the runtime, or a path.
         optimization: "none", "basic", "extended" or "all".
         threads: Threads within operators; None leaves it to the runtime.
-        prepack: Whether kernels may copy weights into their own layout; without, mapped weights stay on disk.
         optimized_model_path: Where the runtime writes its own optimized graph, with weights beside it.
     """
     options = ort.SessionOptions()
@@ -61,8 +59,6 @@ def open_session(
     options.graph_optimization_level = _LEVELS[optimization]
     if threads is not None:
         options.intra_op_num_threads = threads
-    if not prepack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
     if optimized_model_path is not None:
         options.optimized_model_filepath = str(optimized_model_path)
         options.add_session_config_entry(

@@ -9,6 +9,7 @@ from typing import Any
 
 Run = Callable[[Any], object]
 WARMUP_SHARE = 0.1
+WARMUP_SECONDS = 0.3
 REPORTS_PER_SECOND = 2.0
 
 
@@ -35,7 +36,7 @@ def take_turns(
         report: Told the share done, now and then.
     """
     order = list(range(len(runs)))
-    _warm_up(runs, feeds, WARMUP_SHARE * seconds)
+    _warm_up(runs, feeds, min(WARMUP_SHARE * seconds, WARMUP_SECONDS))
     times: list[list[float]] = [[] for _ in runs]
     sweeps = -(-min_rounds // len(feeds)), max(-(-max_rounds // len(feeds)), 1)
     clock = time.perf_counter

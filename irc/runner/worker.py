@@ -66,8 +66,7 @@ class Worker:
         import onnx
 
         path = Path(folder) / "optimized.onnx"
-        # Without prepacking the weights are written as they are, not in a layout of this processor.
-        open_session(model, threads=threads, prepack=False, optimized_model_path=path)
+        open_session(model, threads=threads, optimized_model_path=path)
         pending = [onnx.load(path, load_external_data=False).graph]
         nodes = []
         while pending:
@@ -115,31 +114,24 @@ class Worker:
         feeds: list[Feed],
         rules: Rules,
         threads: int | None,
-        prepack: bool,
     ) -> dict[str, str]:
         """Computes reference outputs into a folder; returns the outputs that cannot be compared, with the reason."""
         for gone in [known for known in self._references if not Path(known).is_dir()]:
             del self._references[gone]
         shutil.rmtree(folder, ignore_errors=True)
-        self._references[folder] = Reference.compute(
-            Path(folder),
-            lambda: open_session(model, optimization="none", threads=threads, prepack=prepack),
-            feeds,
-            rules,
-        )
+        session = open_session(model, optimization="none", threads=threads)
+        self._references[folder] = Reference.compute(Path(folder), session, feeds, rules)
         return self._references[folder].facts.unstable
 
-    def noise(self, folder: str, model: PortableModel | str, threads: int | None, prepack: bool) -> dict[str, str]:
+    def noise(self, folder: str, model: PortableModel | str, threads: int | None) -> dict[str, str]:
         """Measures the rounding noise of a reference; returns the outputs that cannot be compared, with the reason."""
         reference = self._reference(folder)
-        reference.measure_noise(open_session(model, threads=threads, prepack=prepack))
+        reference.measure_noise(open_session(model, threads=threads))
         return reference.facts.unstable
 
-    def verify(
-        self, folder: str, model: PortableModel | str, exact: bool, threads: int | None, prepack: bool
-    ) -> Comparison:
+    def verify(self, folder: str, model: PortableModel | str, exact: bool, threads: int | None) -> Comparison:
         """Runs a rewritten model unoptimized and compares it with a reference."""
-        session = open_session(model, optimization="none", threads=threads, prepack=prepack)
+        session = open_session(model, optimization="none", threads=threads)
         return self._reference(folder).compare(session, exact=exact)
 
     def _reference(self, folder: str) -> Reference:

@@ -75,15 +75,18 @@ class Workspace:
 
     def name(self, kind: str) -> str:
         """A short free name: artifacts of small models weigh by their names."""
+        return unique_name(self.graph, self._hint(kind))
+
+    def _hint(self, kind: str) -> str:
         self._count += 1
-        return unique_name(self.graph, f"{kind}{self._count}")
+        return f"{kind}{self._count}"
 
     def constant(self, array: Array | np.generic, kind: str = "c") -> ir.Value:
         """A small constant of the graph; equal ones are one."""
         data = np.asarray(array)
         key = (data.dtype.str, data.shape, data.tobytes())
         if key not in self._constants:
-            self._constants[key] = add_initializer(self.graph, self.name(kind), data)
+            self._constants[key] = add_initializer(self.graph, self._hint(kind), data)
         return self._constants[key]
 
     # -- activations ------------------------------------------------------------------------------------------------
@@ -164,7 +167,7 @@ class Workspace:
             assert tensor is not None
             quantized, scales = quantized_tensor(tensor, axis=axis, limit=self.style.weight_limit)
             self._weights[key] = StoredWeight(
-                add_initializer(self.graph, self.name("w"), quantized), self.constant(scales, "s"), scales
+                add_initializer(self.graph, self._hint("w"), quantized), self.constant(scales, "s"), scales
             )
         return self._weights[key]
 

@@ -170,7 +170,7 @@ def evaluate(proto: onnx.NodeProto, inputs: Sequence[_Array | None], *, opset: i
     from onnx.reference import ReferenceEvaluator
 
     _refuse_enormous(proto.op_type, inputs)
-    feed = {name: array for name, array in zip(proto.input, inputs, strict=True) if array is not None}
+    feed = {name: _read_only(array) for name, array in zip(proto.input, inputs, strict=True) if array is not None}
     graph = onnx.GraphProto(node=[proto], name="constant")
     for name, array in feed.items():
         graph.input.append(
@@ -189,6 +189,13 @@ def evaluate(proto: onnx.NodeProto, inputs: Sequence[_Array | None], *, opset: i
     if not all(isinstance(array, np.ndarray | np.generic) for array in arrays):
         raise EvaluationError("its value is not a tensor")
     return [np.asarray(by_name[name]) if name else np.empty(0) for name in proto.output]
+
+
+def _read_only(array: _Array) -> _Array:
+    """A view that an implementation working in place cannot spoil the original through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _require_dtypes(step: _Step, arrays: Sequence[_Array]) -> None:

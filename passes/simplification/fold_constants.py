@@ -71,8 +71,8 @@ class FoldConstants(Pass):
 
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
         """Yields Constant nodes, decided Ifs and the last nodes of constant regions; values too large are skipped."""
-        for node in model.graph.all_nodes():
-            if _is_liftable(node) or known_branch(node) is not None:
+        for node in [n for n in model.graph.all_nodes() if _is_liftable(n) or known_branch(n) is not None]:
+            if node.graph is not None:  # it may have been in a branch that is not taken
                 yield Site(node)
         sweep = _Sweep(model.graph.opset_imports.get("", 0))
         failures = -1

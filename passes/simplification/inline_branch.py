@@ -1,6 +1,6 @@
 """Replace an If whose condition is known by the branch it takes.
 
-    y = If(true) { p = Neg(x) -> p } else { ... }   =>   y = Neg(x)
+y = If(true) { p = Neg(x) -> p } else { ... }   =>   y = Neg(x)
 """
 
 from __future__ import annotations

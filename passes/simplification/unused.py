@@ -37,13 +37,17 @@ def bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def release_bodies(node: ir.Node) -> list[ir.Value]:
-    """Makes the bodies of a removed node let go of the values they captured; returns those values.
+    """Empties the bodies of a removed node, so that they let go of the values they captured; returns those values.
 
     A node that was taken out of its graph is still a user of everything its bodies mention.
     """
     released: list[ir.Value] = []
     for body in bodies(node):
-        for inner in body.all_nodes():
-            released += [v for v in inner.inputs if v is not None]
-            inner.resize_inputs(0)
+        for graph in (body, *body.subgraphs()):
+            inner = list(graph)
+            for user in inner:
+                released += [value for value in user.inputs if value is not None]
+                user.resize_inputs(0)
+            graph.outputs.clear()
+            graph.remove(inner)
     return released

@@ -110,7 +110,9 @@ def test_folds_inside_a_body() -> None:
     assert op_types(outcome.model) == ["If", "Conv", "Conv", "Neg"]
 
 
-CONV = "g (float[1,3,8,8] x) => (float[1,4,6,6] y) { h = Conv(x, w)  y = BatchNormalization(h, gamma, beta, mean, var) }"
+CONV = (
+    "g (float[1,3,8,8] x) => (float[1,4,6,6] y) { h = Conv(x, w)  y = BatchNormalization(h, gamma, beta, mean, var) }"
+)
 REASONS = {
     "graph output": (
         "g (float[1,3,8,8] x) => (float[1,4,6,6] y, float[1,4,6,6] h) { h = Conv(x, w)  y = BatchNormalization(h, gamma, beta, mean, var) }",
@@ -200,7 +202,9 @@ def test_leaves_batch_normalization_before_opset_9() -> None:
 
 def test_before_opset_14_more_outputs_mean_training() -> None:
     source = CONV.replace("y = B", "y, m, v, sm, sv = B")
-    assert assert_untouched(PASS, parse(source, opset=9, w=(4, 3, 3, 3), **statistics(4)))["y"] == "it is in training mode"
+    assert (
+        assert_untouched(PASS, parse(source, opset=9, w=(4, 3, 3, 3), **statistics(4)))["y"] == "it is in training mode"
+    )
 
 
 def test_leaves_a_variance_that_is_not_positive() -> None:
@@ -209,7 +213,10 @@ def test_leaves_a_variance_that_is_not_positive() -> None:
 
 
 def test_leaves_half_precision_that_would_overflow() -> None:
-    half = {name: np.full(4, value, np.float16) for name, value in (("gamma", 60000), ("beta", 0), ("mean", 0), ("var", 1e-4))}
+    half = {
+        name: np.full(4, value, np.float16)
+        for name, value in (("gamma", 60000), ("beta", 0), ("mean", 0), ("var", 1e-4))
+    }
     model = parse(
         "g (float16[1,3,8,8] x) => (float16[1,4,6,6] y) { h = Conv(x, w)  y = BatchNormalization(h, gamma, beta, mean, var) }",
         w=np.ones((4, 3, 3, 3), np.float16),
@@ -232,13 +239,19 @@ def test_a_large_weight_is_scaled_when_it_is_read_and_not_before() -> None:
         reads.append(1)
         return original
 
-    model.graph.initializers["w"].const_value = ir.LazyTensor(read, ir.DataType.FLOAT, ir.Shape((256, 256, 3, 3)), name="w")
+    model.graph.initializers["w"].const_value = ir.LazyTensor(
+        read, ir.DataType.FLOAT, ir.Shape((256, 256, 3, 3)), name="w"
+    )
     outcome = assert_equal_after(PASS, model, rtol=2e-6)
     reads.clear()
     FoldBatchNorm().rewrite(next(iter(PASS.sites(model, None))), None)  # type: ignore[arg-type]
     assert reads == [], "folding does not touch the weight"
     tensor = outcome.model.graph.initializers["y.weight"].const_value
-    assert isinstance(tensor, ir.LazyTensor) and tensor.dtype == ir.DataType.FLOAT and tuple(tensor.shape) == (256, 256, 3, 3)
+    assert (
+        isinstance(tensor, ir.LazyTensor)
+        and tensor.dtype == ir.DataType.FLOAT
+        and tuple(tensor.shape) == (256, 256, 3, 3)
+    )
 
 
 def _rename(model: ir.Model, old: str, new: str) -> None:

@@ -1,0 +1,59 @@
+"""infer-shapes: stale shapes are replaced, declared interfaces stay, contradictions are said."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from pass_kit import apply, assert_equal_after, assert_untouched, parse
+
+from irc.passes.simplification import InferShapes
+
+PASS = InferShapes()
+SOURCE = "g (float[n,6] x) => (float[n,4] y) { h = MatMul(x, w)  y = Relu(h) }"
+
+
+def test_fills_in_what_is_missing_and_finds_nothing_more() -> None:
+    model = parse(SOURCE, w=(6, 4), raw=True)
+    outcome = assert_equal_after(PASS, model)
+    (product, _) = outcome.model.graph
+    assert product.outputs[0].dtype == ir.DataType.FLOAT
+    assert [d if isinstance(d, int) else d.value for d in product.outputs[0].shape or ()] == ["n", 4]
+
+
+def test_replaces_what_is_stale() -> None:
+    model = parse(SOURCE, w=(6, 4))
+    product = next(iter(model.graph))
+    product.outputs[0].shape = ir.Shape([7, 9])
+    outcome = assert_equal_after(PASS, model)
+    assert [str(d) for d in next(iter(outcome.model.graph)).outputs[0].shape or ()][1] == "4"
+
+
+def test_sees_into_bodies() -> None:
+    model = parse(
+        """g (bool c, float[2,3] x) => (float[3,2] y) { y = If (c) <
+        then_branch = t () => (float[3,2] p) { a = Neg(x)  p = Transpose(a) }, else_branch = e () => (float[3,2] q) { q = Transpose(x) }> }""",
+        raw=True,
+    )
+    outcome = assert_equal_after(PASS, model)
+    inner = [node for node in outcome.model.graph.all_nodes() if node.op_type == "Neg"]
+    assert list(inner[0].outputs[0].shape or ()) == [2, 3]
+
+
+def test_says_nothing_to_do() -> None:
+    assert assert_untouched(PASS, parse(SOURCE, w=(6, 4))) == {"<model>": "nothing to do"}
+
+
+def test_a_contradiction_is_reported_and_does_not_stop_the_build() -> None:
+    model = parse("g (float[2,6] x) => (float[2,4] y) { h = MatMul(x, w)  y = Relu(h) }", w=(5, 4))
+    outcome = apply(PASS, model)
+    assert outcome.rewritten == [] and "Incompatible dimensions" in outcome.skipped["<model>"]
+    again = parse(
+        "g (float[2,6] x) => (float[2,4] y) { a = Neg(x)  h = MatMul(a, w)  y = Relu(h) }", w=(5, 4), raw=True
+    )
+    assert apply(PASS, again).rewritten == ["<model>"], "what comes before the contradiction is still learnt"
+
+
+def test_unknown_operators_are_passed_over() -> None:
+    model = parse("g (float[2] x) => (float[2] y) { a = Neg(x)  b = custom.Op(a)  y = Neg(b) }", raw=True)
+    outcome = apply(PASS, model)
+    assert outcome.rewritten == ["<model>"]
+    assert list(next(iter(outcome.model.graph)).outputs[0].shape or ()) == [2]
