@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from irc.application import SiteKey
 from irc.artifact import Stage, data_file
-from irc.errors import PassFailed, UsageError
+from irc.errors import IrcError, PassFailed, UsageError
 from irc.guard import Guarded, guard
 from irc.ir import save, snapshot
 from irc.judge import Assessment, Budget, Judge
@@ -145,6 +145,7 @@ class Build:
             on_failure="raise" if explicit else "undo",
             after_pass=self._dump(offset) if self.request.dump_after else None,
             insert_required=False,
+            reproducer=self._write_reproducer,
         )
 
     def _context(self, runner: Runner, samples: Measurement) -> Context:
@@ -352,6 +353,18 @@ class Build:
         for name in self.request.limits:
             if name not in known:
                 raise UsageError(f"--limit {name}: the pipeline has no such pass; it has {', '.join(known)}")
+
+    def _write_reproducer(self, model: ir.Model, text: str, failure: PassFailed) -> str:
+        """Writes the model a failing pipeline started from beside the output, and says how to run it."""
+        output = self.stage.output
+        path = output.with_name(f"{output.name.removesuffix('.onnx')}.reproducer-{failure.pass_name}.onnx")
+        try:
+            save(model, path)
+        except IrcError:
+            return ""
+        if path not in self.dumps:
+            self.dumps.append(path)
+        return f"; reproduce with: irc optimize {path.name} --passes \"{text}\""
 
     def _dump(self, offset: int) -> Callable[[int, Step, ir.Model], None]:
         def dump(index: int, step: Step, model: ir.Model) -> None:

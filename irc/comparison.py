@@ -1,20 +1,24 @@
 """Two models side by side: what differs in the graph, how far the outputs are apart, which is faster.
 
-`compare` never fails because two models cannot be compared in some respect; it says in `notes` what was not compared and why.
-The JSON of `irc compare --json` is `Comparison.to_dict`:
+`compare` never fails because two models cannot be compared in some respect; it says in `notes` what was not compared
+and why. The JSON of `irc compare --json` is `Comparison.to_dict`:
 
     irc, schema          version of irc; 1 (grows when a field changes its meaning or goes away, not when one is added)
     identical            whether the files are equal byte by byte
     a, b                 facts of each model, as `irc inspect --json` gives them, without lists of nodes and tensors
     interface            differences of inputs and outputs, in words; empty if there are none
-    operators            [{operator, a, b}] numbers of nodes where they differ
-    constants            {equal, changed, only_a, only_b}: numbers of constants by name; equal in type, shape and bytes
+    operators            [{operator, a, b}]: numbers of nodes, where they differ
+    constants            {equal, changed, only_a, only_b}: numbers of constants by name; equal: type, shape and bytes
     data                 {name, samples, generated}; null if nothing was run
-    outputs              [{name, name_b, dtype, identical, sqnr_db, relative_error, largest_error, agreement, top1_agreement, decisions,
-                         non_finite, shapes}]; null where it does not apply; infinite numbers are "inf" and "-inf"
-    layers               [{name, operator, sqnr_db, relative_error, inputs_db, module, shapes}] in graph order; null if not asked for
-    latency              {original: A, artifact: B, each {median_ms, low_ms, high_ms, runs}; speedup, low, high, batch, threads}, or null
+    outputs              [{name, name_b, dtype, identical, sqnr_db, relative_error, largest_error, agreement,
+                         top1_agreement, decisions, non_finite, shapes}]; null where it does not apply
+    layers               [{name, operator, sqnr_db, relative_error, inputs_db, module, shapes}] in graph order;
+                         null if not asked for
+    latency              {original: A, artifact: B, each {median_ms, low_ms, high_ms, runs};
+                         speedup, low, high, batch, threads}, or null
     notes                what was not compared and why; how inputs were adapted
+
+Numbers that are not finite are the texts "inf", "-inf" and "nan".
 """
 
 from __future__ import annotations
@@ -25,10 +29,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 
-from irc.analysis.description import describe, operator_counts
+from irc.analysis.description import describe
+from irc.analysis.graph_difference import constant_differences, equal_files, operator_differences
 from irc.analysis.interface_difference import Pairing, interface_differences, pair_inputs, pair_outputs
 from irc.analysis.type_names import type_name
 from irc.errors import DataError, RunnerError, UsageError
@@ -183,10 +187,10 @@ def compare(
     found = Comparison(
         a=facts[0],
         b=facts[1],
-        identical=_equal_files(paths, facts),
+        identical=equal_files(*paths, data_files=[row["file"] for row in facts[0]["external_data"]]),
         interface=interface_differences(*models),
-        operators=_operator_differences(*models),
-        constants=_constant_differences(*models),
+        operators=operator_differences(*models),
+        constants=constant_differences(*models),
     )
     with Runner(threads=threads) as runner:
         _Execution(found, paths, models, runner, data, samples, seed, progress).run(
@@ -380,65 +384,6 @@ def _output_difference(
 def _facts(model: ir.Model, path: Path) -> dict[str, Any]:
     document = describe(model, path=path, top=0)
     return {key: value for key, value in document.items() if key not in ("irc", "schema", "heaviest_nodes", "tensors")}
-
-
-def _equal_files(paths: tuple[Path, Path], facts: list[dict[str, Any]]) -> bool:
-    """Whether the model files, and the data files they name, are equal."""
-    if facts[0]["size_bytes"] != facts[1]["size_bytes"] or facts[0]["external_data"] != facts[1]["external_data"]:
-        return False
-    folders = [path.resolve().parent for path in paths]
-    pairs = [paths, *((folders[0] / row["file"], folders[1] / row["file"]) for row in facts[0]["external_data"])]
-    return all(_equal_bytes(x, y) for x, y in pairs)
-
-
-def _equal_bytes(a: Path, b: Path) -> bool:
-    if a.samefile(b):
-        return True
-    if a.stat().st_size != b.stat().st_size:
-        return False
-    with a.open("rb") as first, b.open("rb") as second:
-        while chunk := first.read(1 << 20):
-            if chunk != second.read(1 << 20):
-                return False
-    return True
-
-
-def _operator_differences(a: ir.Model, b: ir.Model) -> dict[str, tuple[int, int]]:
-    mine, theirs = operator_counts(a), operator_counts(b)
-    return {
-        name: (mine.get(name, 0), theirs.get(name, 0))
-        for name in (*mine, *(name for name in theirs if name not in mine))
-        if mine.get(name, 0) != theirs.get(name, 0)
-    }
-
-
-def _constant_differences(a: ir.Model, b: ir.Model) -> dict[str, int]:
-    mine, theirs = _constants(a), _constants(b)
-    both = [name for name in mine if name in theirs]
-    equal = sum(_equal_tensors(mine[name], theirs[name]) for name in both)
-    return {
-        "equal": equal,
-        "changed": len(both) - equal,
-        "only_a": len(mine) - len(both),
-        "only_b": len(theirs) - len(both),
-    }
-
-
-def _constants(model: ir.Model) -> dict[str, ir.TensorProtocol]:
-    return {
-        value.name or "": value.const_value
-        for graph in (model.graph, *model.graph.subgraphs())
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    }
-
-
-def _equal_tensors(a: ir.TensorProtocol, b: ir.TensorProtocol) -> bool:
-    if a.dtype != b.dtype or tuple(a.shape) != tuple(b.shape):
-        return False
-    if a.dtype == ir.DataType.STRING:
-        return bool(np.array_equal(a.numpy(), b.numpy()))
-    return a.tobytes() == b.tobytes()
 
 
 def _batch_of(feed: Feed) -> int | None:

@@ -39,8 +39,8 @@ class LayerDifference:
         operator: What computes it in A; "A -> B" where the operators differ.
         sqnr_db: SQNR of B against A in dB; infinite for no difference.
         relative_error: Relative error.
-        inputs_db: Lowest SQNR among the nearest compared values it is computed from; None if there are none. A value far
-            below it is where accuracy is lost.
+        inputs_db: Lowest SQNR among the nearest compared values it is computed from; None if there are none. A value
+            far below it is where accuracy is lost.
         module: The PyTorch module in A; "" if unknown.
         shapes: Shapes in words where they differ; the value is then not compared.
     """
@@ -56,8 +56,7 @@ class LayerDifference:
 
 def common_values(a: ir.Model, b: ir.Model) -> list[str]:
     """Names of floating-point values that nodes of both main graphs compute from the inputs, in the order of A."""
-    others = _computed(b)
-    return [name for name in _computed(a) if name in others]
+    return _common(_computed(_shapes(a)), _computed(_shapes(b)))
 
 
 def compare_layers(
@@ -84,10 +83,12 @@ def compare_layers(
     Raises:
         RunnerError: If a model cannot be opened with these values as outputs, or does not run.
     """
-    names = common_values(a, b)
+    shapes = _shapes(a)
+    nodes, others = _computed(shapes), _computed(_shapes(b))
+    names = _common(nodes, others)
     if not names:
         return []
-    groups = _groups(a, names)
+    groups = _groups(shapes, names)
     totals = {name: NumericDifference() for name in names}
     read_a, read_b = _as_read(a, names), _as_read(b, names)
     first = runner.open(a, optimization="none", extra_outputs=list(dict.fromkeys(read_a.values())))
@@ -104,14 +105,22 @@ def compare_layers(
     finally:
         first.close()
         second.close()
-    return _layers(a, b, totals)
+    return _layers(nodes, others, totals)
 
 
-def _computed(model: ir.Model) -> dict[str, ir.Node]:
-    weights = Weights(model)
-    shapes = ConcreteShapes(model, assume_sizes(model))
+def _shapes(model: ir.Model) -> ConcreteShapes:
+    return ConcreteShapes(model, assume_sizes(model))
+
+
+def _common(nodes: dict[str, ir.Node], others: dict[str, ir.Node]) -> list[str]:
+    return [name for name in nodes if name in others]
+
+
+def _computed(shapes: ConcreteShapes) -> dict[str, ir.Node]:
+    """What computes each floating-point value of the main graph."""
+    weights = Weights(shapes.model)
     found = {}
-    for node in model.graph:
+    for node in shapes.model.graph:
         for value in node.outputs:
             dtype = shapes.dtype(value)
             if value.name and not weights.is_constant(value) and dtype is not None and dtype.is_floating_point():
@@ -137,9 +146,9 @@ def _as_read(model: ir.Model, names: list[str]) -> dict[str, str]:
     return found
 
 
-def _groups(model: ir.Model, names: list[str]) -> list[list[str]]:
-    shapes = ConcreteShapes(model, assume_sizes(model))
-    values = ir.convenience.create_value_mapping(model.graph)
+def _groups(shapes: ConcreteShapes, names: list[str]) -> list[list[str]]:
+    """The names in groups whose values fit `GROUP_BYTES`, estimated for assumed sizes."""
+    values = ir.convenience.create_value_mapping(shapes.model.graph)
     groups: list[list[str]] = [[]]
     total = 0
     for name in names:
@@ -153,8 +162,9 @@ def _groups(model: ir.Model, names: list[str]) -> list[list[str]]:
     return groups
 
 
-def _layers(a: ir.Model, b: ir.Model, totals: dict[str, NumericDifference]) -> list[LayerDifference]:
-    nodes, others = _computed(a), _computed(b)
+def _layers(
+    nodes: dict[str, ir.Node], others: dict[str, ir.Node], totals: dict[str, NumericDifference]
+) -> list[LayerDifference]:
     layers = []
     for name, total in totals.items():
         node, other = nodes[name], others[name]

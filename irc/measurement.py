@@ -14,8 +14,8 @@ from irc.calibration import (
     StatisticRequest,
     Statistics,
     collect,
-    generate_feeds,
     open_data,
+    runnable_feeds,
     take,
 )
 from irc.coverage import Coverage
@@ -62,7 +62,7 @@ class Measurement:
         self.notes: list[str] = []
         self.source: DataSource | None = None
         if request.data is not None:
-            self.source = open_data(request.data, model, label=request.label, seed=request.seed)
+            self.source = open_data(request.data, model, label=request.label, seed=request.seed, runner=runner)
             if self.source.synthetic:
                 self.notes.append("the data is generated: accuracy figures say little about real inputs")
             self._try_first(self.source)
@@ -107,29 +107,13 @@ class Measurement:
 
     def _generate(self) -> list[Feed]:
         try:
-            feeds = [sample.feed for sample in generate_feeds(self._model, count=4, seed=self._request.seed).samples()]
+            source = runnable_feeds(self._runner, self._model, count=LATENCY_SAMPLES, seed=self._request.seed)
+            return [sample.feed for sample in source.samples()]
         except DataError as error:
             self.notes.append(f"no inputs could be generated: {error}")
-            return []
-        try:
-            opened = self._runner.open(self._path)
         except RunnerError as error:
             self.notes.append(f"the runtime cannot run the original: {error}")
-            return []
-        good, reason = [], ""
-        for feed in feeds:
-            try:
-                opened.run(feed)
-                good.append(feed)
-            except RunnerError as error:
-                reason = str(error)
-                if error.crashed:
-                    break
-        if opened is not None and not (reason and not good):
-            opened.close()
-        if not good:
-            self.notes.append(f"generated inputs do not run through the original, give --data: {reason}")
-        return good
+        return []
 
     def verifier(self, model: ir.Model) -> Verifier:
         """A verifier with a model as reference, on the first samples."""

@@ -134,7 +134,7 @@ class TopOne:
 
     @property
     def agreement(self) -> float | None:
-        """Share of equal decisions in [0, 1]; None if there are none or the scores do not behave like a classifier's."""
+        """Share of equal decisions in [0, 1]; None if there are none or the scores are no classifier's."""
         if not self.decisions or not self._believed:
             return None
         return self.agreeing / self.decisions

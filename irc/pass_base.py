@@ -103,16 +103,16 @@ class Context:
     """What the world gives a pass: target, data, statistics, seed and progress.
 
     Attributes:
-        target: What the artifact must run on; None means any ONNX runtime.
-        data: The user's samples; None when there are none.
-        collect: Runs statistics requests over the data against the model as it is now.
-        runner: Where models are executed: a child process.
+        target: What the artifact must run on, or its text ("ort{cpu=avx2}"); None means any ONNX runtime.
+        data: The user's samples, or what `irc.optimize` takes as data; None when there are none.
+        collect: Runs statistics requests over the data against the model as it is now; the manager supplies it.
+        runner: Where models are executed: a child process; the manager starts one where it is None.
         seed: Seed of every random choice a pass makes.
         progress: `progress(fraction, what)`, fraction in [0, 1]; silent by default.
     """
 
-    target: Target | None = None
-    data: DataSource | None = None
+    target: Target | Any = None
+    data: DataSource | Any = None
     collect: Callable[[ir.Model, list[StatisticRequest]], Statistics] | None = None
     runner: Runner | None = None
     seed: int = 0

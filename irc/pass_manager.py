@@ -11,6 +11,7 @@ about their numbers.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
@@ -84,6 +85,8 @@ class PassManager:
         on_failure: "raise" ends the run when a pass raises; "undo" drops the site (or pass) and goes on.
         after_pass: Called with (index, step, model) after each pass, for dumps.
         insert_required: Whether passes that establish required facts are inserted; False when they already are.
+        reproducer: Called when a pass raises, with the model that the failing pipeline text starts from, that text, and the
+            failure; returns what to tell the user about it.
 
     Raises:
         UsageError: For an unknown pass or a requirement that no pass establishes.
@@ -100,6 +103,7 @@ class PassManager:
         on_failure: OnFailure = "raise",
         after_pass: Callable[[int, Step, ir.Model], None] | None = None,
         insert_required: bool = True,
+        reproducer: Callable[[ir.Model, str, PassFailed], str] | None = None,
     ) -> None:
         steps = as_steps(passes)
         self.steps = expand(steps, selection=selection) if insert_required else steps
@@ -108,6 +112,7 @@ class PassManager:
         self._denied = dict(denied or {})
         self._on_failure: OnFailure = on_failure
         self._after_pass = after_pass
+        self._reproducer = reproducer
         known = {step.pass_.name for step in self.steps}
         for name in self._limits:
             if name not in known:
@@ -130,7 +135,7 @@ class PassManager:
         work = snapshot(model)
         work.graph.name = work.graph.name or "graph"
         check(work)
-        with _verifiers(self._verify, ctx) as factory:
+        with _services(self._verify, ctx, work) as (ctx, factory):
             for stretch in _stretches(self.steps):
                 work = self._run_stretch(work, stretch, ctx, ledger, factory)
         return RunResult(work, ledger, self.steps)
@@ -183,15 +188,23 @@ class PassManager:
             try:
                 work, applied = self._apply(start, stretch, ctx, permit, dump=True)
             except PassFailed as failure:
+                advice = self._reproduce(start, stretch, failure) if not dropped else ""
                 if self._on_failure == "raise" or (failure.pass_name, None) in dropped:
-                    raise
+                    raise PassFailed(f"{failure}{advice}", pass_name=failure.pass_name, site=failure.site) from failure
                 whole = failure.site is None or len(failures) >= MAX_FAILED_SITES
                 site = None if whole else failure.site
                 dropped[failure.pass_name, site] = str(failure)
                 text = next(self.steps[i].text for i in stretch if self.steps[i].pass_.name == failure.pass_name)
-                failures.append((text, Entry(site or "<model>", "", f"the pass failed here: {failure}")))
+                failures.append((text, Entry(site or "<model>", "", f"the pass failed here: {failure}{advice}")))
                 continue
             return work, applied, failures
+
+    def _reproduce(self, start: ir.Model, stretch: range, failure: PassFailed) -> str:
+        """Hands out the smallest pipeline that shows the failure: the stretch up to the pass that failed."""
+        if self._reproducer is None:
+            return ""
+        last = next(i for i in stretch if self.steps[i].pass_.name == failure.pass_name)
+        return self._reproducer(start, pipeline.render(self.steps[stretch[0] : last + 1]), failure)
 
     def _apply(
         self, start: ir.Model, stretch: range, ctx: Context, permit: Permit, *, dump: bool = False
@@ -321,22 +334,28 @@ def expand(steps: Sequence[Step], *, selection: Selection = Selection()) -> list
     return expanded
 
 
-class _verifiers:  # noqa: N801
-    """Context manager giving the verifier factory that `verify` asks for; a child process of its own ends with it."""
+@contextlib.contextmanager
+def _services(verify: bool | VerifierFactory, ctx: Context, model: ir.Model) -> Iterator[tuple[Context, VerifierFactory | None]]:
+    """What the context leaves open: a target and data given as text, a collector, a verifier, and the process they run in."""
+    from irc import targets
+    from irc.calibration import DataSource, collect, open_data
+    from irc.runner import Runner
+    from irc.verification import verifier_factory
 
-    def __init__(self, verify: bool | VerifierFactory, ctx: Context) -> None:
-        self._verify, self._ctx = verify, ctx
-        self._close: Callable[[], None] = lambda: None
-
-    def __enter__(self) -> VerifierFactory | None:
-        if not isinstance(self._verify, bool):
-            return self._verify
-        if not self._verify:
-            return None
-        from irc.verification import verifier_factory
-
-        factory, self._close = verifier_factory(self._ctx)
-        return factory
-
-    def __exit__(self, *exception: object) -> None:
-        self._close()
+    with contextlib.ExitStack() as stack:
+        runner = ctx.runner if ctx.runner is not None else stack.enter_context(Runner())
+        ctx = dataclasses.replace(ctx, runner=runner)
+        if isinstance(ctx.target, str):
+            ctx = dataclasses.replace(ctx, target=targets.parse(ctx.target))
+        if ctx.data is not None and not isinstance(ctx.data, DataSource):
+            ctx = dataclasses.replace(ctx, data=open_data(ctx.data, model, seed=ctx.seed, runner=runner))
+        if ctx.collect is None and isinstance(ctx.data, DataSource):
+            source = ctx.data
+            ctx = dataclasses.replace(
+                ctx,
+                collect=lambda found, requests: collect(runner, found, source, requests, progress=ctx.progress),
+            )
+        if isinstance(verify, bool):
+            yield ctx, verifier_factory(runner, ctx) if verify else None
+        else:
+            yield ctx, verify

@@ -163,27 +163,19 @@ def _reached_by_float(output: ir.Value) -> bool:
     return False
 
 
-def verifier_factory(ctx: Context) -> tuple[Callable[[ir.Model], Verifier], Callable[[], None]]:
-    """A factory of verifiers for a pass manager used on its own, and what closes the process it starts.
-
-    Inputs are the context's data (its first samples) or, without data, generated.
-    """
-    runner = ctx.runner or Runner()
-
-    def factory(model: ir.Model) -> Verifier:
-        return Verifier(runner, model, first_feeds(model, ctx))
-
-    return factory, (lambda: None) if ctx.runner is not None else runner.close
+def verifier_factory(runner: Runner, ctx: Context) -> Callable[[ir.Model], Verifier]:
+    """A factory of verifiers on the context's first samples or, without data, on generated ones."""
+    return lambda model: Verifier(runner, model, first_feeds(runner, model, ctx))
 
 
-def first_feeds(model: ir.Model, ctx: Context, *, count: int = 3) -> list[Feed]:
-    """The first feeds of the context's data, or generated ones."""
-    from irc.calibration import generate_feeds
+def first_feeds(runner: Runner, model: ir.Model, ctx: Context, *, count: int = 3) -> list[Feed]:
+    """The first feeds of the context's data, or generated ones that the model accepts; none if it accepts none."""
+    from irc.calibration import DataSource, runnable_feeds, take
 
-    source = ctx.data if ctx.data is not None else generate_feeds(model, count=count, seed=ctx.seed)
-    feeds = []
-    for sample in source.samples():
-        feeds.append(sample.feed)
-        if len(feeds) == count:
-            break
-    return feeds
+    source = ctx.data if isinstance(ctx.data, DataSource) else None
+    try:
+        if source is None:
+            source = runnable_feeds(runner, model, count=count, seed=ctx.seed)
+        return [sample.feed for sample in take(source, count)]
+    except (DataError, RunnerError):
+        return []

@@ -12,8 +12,8 @@ from analysis_graphs import floats, proto, write
 from irc import comparison
 from irc.comparison import compare
 from irc.errors import DataError, ModelError, UsageError
-from irc.layer_comparison import common_values
 from irc.ir import normalize
+from irc.layer_comparison import common_values
 
 NET = """g (float[batch,6] x) => (float[batch,4] scores) {
   h = MatMul(x, w) b = Add(h, bias) r = Relu(b) scores = MatMul(r, v) }"""

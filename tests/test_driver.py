@@ -164,3 +164,19 @@ def test_tensorrt_style_is_symmetric_and_lints_clean(path, feeds):
     report = irc.optimize(path, data=feeds, passes="quantize", target="tensorrt", measure=False)
     assert not targets.parse("tensorrt").lint(load(report.output))
     assert targets.parse("tensorrt").lint(load(irc.optimize(path, data=feeds, passes="quantize").output))
+
+
+def test_a_failing_pass_leaves_a_reproducer(path, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\nfrom irc import Contract, Pass, Site\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Boom(Pass):\n"
+        "    name = 'boom'\n    contract = Contract.EXACT\n"
+        "    def sites(self, model, ctx):\n        yield Site(next(iter(model.graph)))\n"
+        "    def rewrite(self, site, ctx):\n        raise RuntimeError('broken')\n"
+    )
+    text = f"eliminate-identity,{tmp_path / 'mine.py'}:Boom"
+    with pytest.raises(irc.IrcError, match=r"boom: failed at 'c'.*reproduce with: irc optimize model.irc.reproducer-boom.onnx"):
+        irc.optimize(path, passes=text)
+    assert not path.with_name("model.irc.onnx").exists()
+    with pytest.raises(irc.IrcError, match="boom: failed at 'c'"):
+        irc.optimize(path.with_name("model.irc.reproducer-boom.onnx"), passes=text)

@@ -89,12 +89,12 @@ class GemmOperands(Rule):
 
 
 class OperandIsQuantizedDirectly(Rule):
-    """Reshape and the like between DequantizeLinear and the operator hide the integers from it."""
+    """Flatten and Expand between DequantizeLinear and the operator hide the integers from it; Reshape does not."""
 
     name = "operand-is-quantized-directly"
-    summary = "DequantizeLinear must feed Gemm and MatMul directly: behind a Reshape only their weight counts as quantized."
+    summary = "DequantizeLinear must feed Gemm and MatMul directly: behind Flatten only their weight counts as quantized."
 
-    _MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
+    _MOVES = ("Flatten", "Expand")
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """A Gemm or MatMul with an int8 weight whose activation was moved after it was dequantized."""

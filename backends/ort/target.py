@@ -14,7 +14,8 @@ Learnt from the runtime itself (ONNX Runtime 1.31.1, x86-64 with VNNI) by readin
 | MatMul with a constant 3-D weight per channel | MatMulIntegerToFloat, which fails when it runs |
 | MatMul whose weight is Transpose(DequantizeLinear) | MatMulIntegerToFloat, with zero points; float without |
 | MatMul with its constant on the left | float MatMul |
-| Reshape or Flatten between DequantizeLinear and Gemm | MatMulNBits: only the weight is read as integers |
+| Flatten or Expand between DequantizeLinear and Gemm or MatMul | MatMulNBits: only the weight is read as integers |
+| Reshape, Squeeze, Transpose, Slice between them | QGemm, MatMulIntegerToFloat |
 | Add of two dequantized values, Relu, then QuantizeLinear | QLinearAdd |
 | the same without QuantizeLinear | float Add |
 | AveragePool, GlobalAveragePool, Concat, LeakyRelu, Sigmoid, Mul, Softmax, then QuantizeLinear | QLinear form |

@@ -32,8 +32,14 @@ class PeakMemory:
     op_type: str
 
 
-def peak_memory(model: ir.Model, shapes: ConcreteShapes, weights: Weights) -> PeakMemory | None:
-    """The peak over the nodes of the main graph, or None if some shape is unknown; bodies count by what they return."""
+def peak_memory(shapes: ConcreteShapes, weights: Weights) -> PeakMemory | None:
+    """The peak over the nodes of the main graph, or None if some shape is unknown; bodies count by what they return.
+
+    Args:
+        shapes: Shapes of the model.
+        weights: Its constants.
+    """
+    model = shapes.model
     nodes = [node for node in model.graph if not weights.is_unpacking(node)]
     roots: dict[int, ir.Value] = {}
     last: dict[int, int] = {}
@@ -57,7 +63,8 @@ def peak_memory(model: ir.Model, shapes: ConcreteShapes, weights: Weights) -> Pe
     alive: dict[int, int] = {}
 
     def start(value: ir.Value) -> bool:
-        if id(value) in roots or weights.is_constant(value) or not value.name:
+        unread = id(value) not in last and not value.is_graph_input()  # an optional output that is not asked for
+        if id(value) in roots or weights.is_constant(value) or unread:
             return True
         size = value_bytes(value, shapes)
         if size is None:

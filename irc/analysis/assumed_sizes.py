@@ -77,7 +77,9 @@ def dynamic_axes(model: ir.Model) -> dict[str, list[tuple[str, int]]]:
 
 
 def assume_sizes(model: ir.Model, given: Mapping[str, int] | None = None) -> Sizes:
-    """Sizes for all dynamic dimensions of the inputs: the given ones, else 1 for batches, 224 for image sides, 128 for the rest.
+    """Sizes for all dynamic dimensions of the inputs.
+
+    Where none is given: 1 for batches, 224 for image sides, 128 for the rest.
 
     Raises:
         UsageError: If a given name is no dynamic dimension of the model.

@@ -40,10 +40,14 @@ class ConcreteShapes:
     Args:
         model: Unchanged.
         sizes: Sizes of its dynamic dimensions.
+
+    Attributes:
+        model: The model.
+        sizes: The sizes.
     """
 
     def __init__(self, model: ir.Model, sizes: Sizes) -> None:
-        self._model, self._sizes = model, sizes  # values are known by identity, so the model must live
+        self.model, self.sizes = model, sizes  # values are known by identity, so the model must live
         self._opsets = dict(model.graph.opset_imports)
         self._opset_ids = [onnx.helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
         self._ir_version = max(model.ir_version or 0, 4)
@@ -110,7 +114,7 @@ class ConcreteShapes:
     def _declared(self, value: ir.Value) -> Dims | None:
         if value.const_value is not None:
             return tuple(int(d) for d in value.const_value.shape)  # type: ignore[arg-type]
-        return self._sizes.dims(value)
+        return self.sizes.dims(value)
 
     def _settle(self, value: ir.Value, dims: Dims | None, dtype: ir.DataType | None = None) -> None:
         """Records an inferred shape, completed by what the exporter wrote."""
@@ -145,7 +149,7 @@ class ConcreteShapes:
                 evaluator = ReferenceEvaluator(
                     proto, opsets={d: v for d, v in self._opsets.items() if d in ("", "ai.onnx")}
                 )
-                result = np.asarray(list(evaluator.run(None, operands))[0])
+                result = np.asarray(next(iter(evaluator.run(None, operands))))
             except Exception:  # whatever the reference cannot do is inferred instead
                 return False
         if result.dtype.kind not in "iubf" or result.size > KNOWN_ELEMENTS:
@@ -155,7 +159,7 @@ class ConcreteShapes:
         return True
 
     def _small(self, node: ir.Node) -> bool:
-        """Whether the result of a node with known inputs is small: what makes large tensors of small ones is inferred first."""
+        """Whether the result of a node with small known inputs is small too."""
         if node.op_type not in (
             "ConstantOfShape",
             "Expand",
@@ -237,7 +241,7 @@ class ConcreteShapes:
             for i, output in enumerate(node.outputs):
                 found = {self.dims(body.outputs[i]) for body in bodies}
                 self._settle(output, found.pop() if len(found) == 1 else None, self.dtype(bodies[0].outputs[i]))
-        elif node.op_type in ("Loop", "Scan"):
+        elif node.op_type == "Loop" or (node.op_type == "Scan" and self._opsets.get("", 0) >= 9):
             self._leave(node, bodies[0])
         else:
             for output in node.outputs:

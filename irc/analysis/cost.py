@@ -36,7 +36,8 @@ class NodeCost:
         parameters: Parameters among the constants it reads; shared ones count at every reader.
         weight_bytes: Bytes of these constants as stored, scales included.
         moved_bytes: Bytes of activations and weights it reads and writes; None if unknown.
-        operands: Element types its MACs work on: "float32", "uint8 x int8 (QDQ)", "float32 x int8 weight"; "" without MACs.
+        operands: Element types its MACs work on: "float32", "uint8 x int8 (QDQ)", "float32 x int8 weight"; "" without
+            MACs.
         times: How often it runs per inference: 0 in the cheaper branch of an If.
         unknown: Why MACs are unknown; "" otherwise.
         module: The PyTorch module it comes from; "" if unknown.
@@ -59,8 +60,8 @@ class ModelCost:
     """The cost of a model.
 
     Attributes:
-        nodes: Every node that computes something at inference, bodies of If, Loop and Scan included; nodes that only unpack
-            constants are left out, their constants belong to their readers.
+        nodes: Every node that computes something at inference, bodies of If, Loop and Scan included; nodes that only
+            unpack constants are left out, their constants belong to their readers.
         sizes: Sizes of dynamic dimensions, given and assumed.
         notes: What the totals do not tell, in words.
     """
@@ -108,11 +109,14 @@ def cost(model: ir.Model, given: Mapping[str, int] | None = None) -> ModelCost:
     Raises:
         UsageError: If a given name is no dynamic dimension of the model.
     """
-    sizes = assume_sizes(model, given)
-    shapes = ConcreteShapes(model, sizes)
-    counter = _Counter(shapes, Weights(model))
-    counter.graph(model.graph, 1)
-    return ModelCost(tuple(counter.nodes), sizes, tuple(dict.fromkeys(counter.notes)))
+    return cost_of(ConcreteShapes(model, assume_sizes(model, given)), Weights(model))
+
+
+def cost_of(shapes: ConcreteShapes, weights: Weights) -> ModelCost:
+    """The cost of a model whose shapes and weights are known already."""
+    counter = _Counter(shapes, weights)
+    counter.graph(shapes.model.graph, 1)
+    return ModelCost(tuple(counter.nodes), shapes.sizes, tuple(dict.fromkeys(counter.notes)))
 
 
 class _Counter:
@@ -214,8 +218,9 @@ class _Counter:
             return f"{a[0]} x {b[0]}"
         if a[1] and b[1]:
             return f"{a[0]} x {b[0]} (QDQ)"
-        if b[1] or a[1]:
-            return f"{b[2] if b[1] else a[2]} x {b[0] if b[1] else a[0]} {'weight' if self._is_weight(second) else 'input'}"
+        if a[1] or b[1]:
+            packed, value = (b, second) if b[1] else (a, first)
+            return f"{packed[2]} x {packed[0]} {'weight' if self._is_weight(value) else 'input'}"
         return a[0] or b[0]
 
     def _is_weight(self, value: ir.Value | None) -> bool:

@@ -1,27 +1,35 @@
 """A model in facts: the document behind `irc inspect`, and its JSON.
 
-irc                  version of irc schema               1; grows when a field changes its meaning or goes away, not
-when one is added model                file name, "" for a model in memory size_bytes           the file and its data
-files; for a model in memory, what saving it would take graph_bytes          what is not weights: nodes, names,
-attributes metadata_bytes       the part of it that irc drops when it loads a model: exporter traces, doc strings; null
-in memory weight_bytes         constants as stored ir_version, opsets   {"ai.onnx": 20, ...} producer             who
-wrote the file inputs, outputs      [{name, dtype, shape}]; a dimension is a number, a symbol, or null; shape null:
-unknown rank dynamic_axes         [{name, size, assumed, inputs: [[input, axis], ...]}]; the sizes that all costs below
-are for nodes                number of nodes, bodies of If, Loop and Scan included; functions inlined, Constant nodes
-not counted nodes_in_bodies      how many of them lie in bodies operators            [{operator, nodes, macs,
-parameters, weight_bytes, operands: {types: nodes}}], most MACs first;
-                     nodes that only unpack constants have no costs of their own
-custom_operators     [{operator, nodes, runtime}]; runtime: whether it is ONNX Runtime's (com.microsoft...)
-macs                 {total, by_operands: {types: macs}, uncounted: [{node, operator, reason}]}
-parameters           number of parameters; scales, shapes and indices are not
-weights_by_dtype     [{dtype, tensors, elements, bytes}], most bytes first
-moved_bytes          bytes read and written if every node ran on its own; null if unknown
-peak_memory          {bytes, node, operator}: activations alive at once in graph order; null if unknown
-heaviest_nodes       [{node, operator, macs, parameters, weight_bytes, moved_bytes, operands, times, module}], most MACs first
-tensors              [{name, dtype, shape, bytes, parameters, users, external}], most bytes first
-external_data        [{file, tensors, bytes}]
-quantization         {quantize, dequantize, dynamic}: numbers of QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear nodes
-notes                things to know, in words
+Every field is always there:
+
+    irc                  version of irc
+    schema               1; grows when a field changes its meaning or goes away, not when one is added
+    model                file name, "" for a model in memory
+    size_bytes           the file and its data files; for a model in memory, what saving it would take
+    graph_bytes          what is not weights: nodes, names, attributes
+    metadata_bytes       what irc drops when it loads the file: exporter traces, doc strings; null for a model in memory
+    weight_bytes         constants as stored
+    ir_version, opsets   {"ai.onnx": 20, ...}
+    producer             who wrote the file
+    inputs, outputs      [{name, dtype, shape}]; a dimension is a number, a symbol or null; shape null: unknown rank
+    dynamic_axes         [{name, size, assumed, inputs: [[input, axis], ...]}]: the sizes that all costs are for
+    nodes                number of nodes, those in bodies of If, Loop and Scan included; functions are inlined and
+                         Constant nodes are constants
+    nodes_in_bodies      how many of them lie in bodies
+    operators            [{operator, nodes, macs, parameters, weight_bytes, operands: {types: nodes}}], most MACs first;
+                         nodes that only unpack constants have no costs of their own
+    custom_operators     [{operator, nodes, runtime}]; runtime: whether it is ONNX Runtime's (com.microsoft...)
+    macs                 {total, by_operands: {types: macs}, uncounted: [{node, operator, reason}]}
+    parameters           number of parameters; scales, shapes and indices are not
+    weights_by_dtype     [{dtype, tensors, elements, bytes}], most bytes first
+    moved_bytes          bytes read and written if every node ran on its own; null if unknown
+    peak_memory          {bytes, node, operator}: activations alive at once in graph order; null if unknown
+    heaviest_nodes       [{node, operator, macs, parameters, weight_bytes, moved_bytes, operands, times, module}],
+                         most MACs first
+    tensors              [{name, dtype, shape, bytes, parameters, users, external}], most bytes first
+    external_data        [{file, tensors, bytes}]
+    quantization         {quantize, dequantize, dynamic}: numbers of (Dynamic)QuantizeLinear and DequantizeLinear nodes
+    notes                things to know, in words
 """
 
 from __future__ import annotations
@@ -33,9 +41,9 @@ from typing import Any
 import onnx_ir as ir
 
 from irc.analysis.activation_memory import peak_memory
-from irc.analysis.assumed_sizes import Sizes, dynamic_axes
+from irc.analysis.assumed_sizes import Sizes, assume_sizes, dynamic_axes
 from irc.analysis.concrete_shapes import ConcreteShapes
-from irc.analysis.cost import ModelCost, NodeCost, cost
+from irc.analysis.cost import ModelCost, NodeCost, cost_of
 from irc.analysis.multiply_accumulates import RUNTIME_DOMAIN, STANDARD_DOMAINS
 from irc.analysis.type_names import type_name
 from irc.analysis.weights import StoredTensor, Weights
@@ -60,10 +68,10 @@ def describe(
     """
     import irc
 
-    costs = cost(model, sizes)
-    weights = Weights(model)
+    shapes, weights = ConcreteShapes(model, assume_sizes(model, sizes)), Weights(model)
+    costs = cost_of(shapes, weights)
     stored = sorted(weights.stored(), key=lambda tensor: -tensor.size_bytes)
-    peak = peak_memory(model, ConcreteShapes(model, costs.sizes), weights)
+    peak = peak_memory(shapes, weights)
     external = _external_data(model)
     clean_bytes, constants = size_on_disk(model), weight_bytes(model)
     size = clean_bytes if path is None else path.stat().st_size + _data_size(path, external)

@@ -99,7 +99,7 @@ def pair_inputs(a: ir.Model, b: ir.Model) -> Pairing:
 
 
 def pair_outputs(a: ir.Model, b: ir.Model) -> Pairing:
-    """How the outputs of two models belong together: by name; by position if they share no name and are equally many."""
+    """How the outputs of two models belong together: by name; by position if they share none."""
     mine, theirs = list(a.graph.outputs), list(b.graph.outputs)
     others = {v.name or "" for v in theirs}
     common = {v.name or "": v.name or "" for v in mine if v.name in others}

@@ -1,7 +1,7 @@
 """How many multiply-accumulates (MACs) a node takes: one product and its addition count as one.
 
-|Y| is the number of elements of Y, padding included, as if every position were computed; causal masks, zeros and the addition of a
-bias are not discounted or added.
+|Y| is the number of elements of Y, padding included. Every position counts as if it were computed: causal masks and
+zeros are not discounted; the addition of a bias is not counted.
 
 | operator | MACs |
 |---|---|
@@ -9,15 +9,15 @@ bias are not discounted or added.
 | ConvTranspose: X [N, C, *D], W [C, M/g, *k] | |X| * M/g * |k| |
 | Gemm, FusedGemm, QGemm: Y [M, N] | |Y| * K |
 | MatMul, MatMulInteger, QLinearMatMul, FusedMatMul, ...: A [..., M, K], batches broadcast | |Y| * K |
-| MatMulNBits, A [..., K] | |A| * N |
+| MatMulNBits: A [..., K] | |A| * N |
 | Einsum of two operands | product of the sizes of all its labels |
 | LSTM, GRU, RNN: X [T, B, I], W [D, G*H, I], R [D, G*H, H] | T * B * (|W| + |R|) |
-| Attention (opset 23), MultiHeadAttention, GroupQueryAttention: heads H, widths D of q and k, D' of v | B * H * S_q * S_kv * (D + D') |
+| Attention (opset 23), MultiHeadAttention, GroupQueryAttention | B * H * S_q * S_kv * (D_qk + D_v) for H query heads |
 | Attention of com.microsoft: X [B, S, I], W [I, 3*H] | B * S * |W| + 2 * B * S * S_kv * H |
-| other operators outside ONNX | unknown |
 | everything else of ONNX (elementwise, normalization, pooling, data movement) | 0 |
+| other operators outside ONNX | unknown |
 
-Operators of a domain this table does not name are not 0 but unknown, which is said.
+S_kv includes the past. Operators of a domain this table does not name are not 0 but unknown, which is said.
 """
 
 from __future__ import annotations

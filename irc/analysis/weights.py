@@ -63,7 +63,7 @@ class StoredTensor:
         elements: Number of elements.
         size_bytes: Bytes as stored.
         parameters: How many parameters it holds, 0 for scales, shapes and the like.
-        users: Operators that read it: ("Conv",); with their number where there are several of a kind: ("Gather", "2 MatMul").
+        users: Operators that read it, with their number where there are several of a kind: ("Gather", "2 MatMul").
         external: Whether it lies in a data file.
     """
 
@@ -113,7 +113,7 @@ class Weights:
         return id(value) in self._sources
 
     def is_unpacking(self, node: ir.Node) -> bool:
-        """Whether a node only computes constants from constants: the runtime does that once, when it loads the model."""
+        """Whether a node only computes constants from constants, which the runtime does once, on loading."""
         return bool(node.outputs) and all(self.is_constant(output) for output in node.outputs)
 
     def of(self, node: ir.Node) -> list[ir.Value]:

@@ -20,7 +20,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "compare",
         help="show how two models differ: graph, outputs, latency",
-        description="Differences between two ONNX models; A is the reference. What cannot be compared is said; the exit code is 0.",
+        description="Differences between two ONNX models; A is the reference. "
+        "What cannot be compared is said; the exit code is 0.",
     )
     parser.add_argument("a", metavar="A", help="an ONNX file, the reference")
     parser.add_argument("b", metavar="B", help="another ONNX file")
@@ -207,7 +208,7 @@ def _sample_title(found: Comparison) -> str:
 def _outputs(found: Comparison) -> Table:
     from irc.report.console import human_percent, table
 
-    columns: list[Any] = ["output", "type", ("SQNR", "right"), ("relative error", "right"), ("largest error", "right")]
+    columns: list[Any] = ["output", "type", ("SQNR", "right"), ("relative error", "right"), ("largest", "right")]
     rows = []
     agreeing = any(output.agreement is not None or output.top1_agreement is not None for output in found.outputs)
     if agreeing:
@@ -216,8 +217,7 @@ def _outputs(found: Comparison) -> Table:
         name = output.name if output.name == output.name_b else f"{output.name} / {output.name_b}"
         row = [name, output.dtype, *_errors(output)]
         if output.top1_agreement is not None:
-            equal = round(output.top1_agreement * output.decisions)
-            row.append(f"{human_percent(output.top1_agreement)} top-1 ({equal} of {output.decisions})")
+            row.append(f"{human_percent(output.top1_agreement)} top-1 of {output.decisions}")
         elif output.agreement is not None:
             row.append(f"{human_percent(output.agreement)} of elements")
         rows.append(row)

@@ -16,7 +16,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "inspect",
         help="show what is in a model and what it costs",
-        description="Operators, multiply-accumulates, weights, element types and dynamic axes of an ONNX model. Nothing is run.",
+        description="Operators, multiply-accumulates (MACs), weights, element types and dynamic axes of an ONNX model. "
+        "Nothing is run.",
     )
     parser.add_argument("model", help="an ONNX file")
     parser.add_argument(

@@ -67,44 +67,72 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"unexpected argument {args.extra[0]!r}{hint}")
     if args.print_pipeline:
         return _print_pipeline(args)
-    from irc.driver import optimize
     from irc.report.progress import progress
     from irc.report.summary import print_report
 
+    targets, outputs = _targets(args)
+    reports = []
     with progress(quiet=args.quiet or args.json) as callback:
-        report = optimize(
-            args.model,
-            data=args.data,
-            output=args.output,
-            level=_level(args),
-            passes=args.passes,
-            recipe=args.recipe,
-            plan=args.plan,
-            target=args.target,
-            max_drop=args.max_drop,
-            min_speedup=_number(args.min_speedup),
-            target_size=args.target_size,
-            metric=args.metric,
-            label=args.label,
-            include=args.include,
-            exclude=args.exclude,
-            require=args.require,
-            limits=_limits(args.limit),
-            verify=not args.no_verify,
-            measure=not args.no_measure,
-            batch=args.batch,
-            threads=args.threads,
-            seed=args.seed,
-            dump_after=args.dump_after,
-            progress=callback,
-        )
+        for target, output in zip(targets, outputs, strict=True):
+            reports.append(_optimize(args, target, output, callback))
     if args.json:
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
-    elif not args.quiet:
-        print_report(report, verbose=args.verbose)
-    for text in (*report.missed, *report.unmet):
-        print(f"irc: {'budget missed' if text in report.missed else 'requirement unmet'}: {text}", file=sys.stderr)
-    return report.exit_code
+        documents = [report.to_dict() for report in reports]
+        print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2, ensure_ascii=False))
+    for report in reports:
+        if not args.quiet and not args.json:
+            print_report(report, verbose=args.verbose)
+        for text in report.missed:
+            print(f"irc: budget missed: {text}", file=sys.stderr)
+        for text in report.unmet:
+            print(f"irc: requirement unmet: {text}", file=sys.stderr)
+    return next((report.exit_code for report in reports if report.exit_code), 0)
+
+
+def _optimize(args: argparse.Namespace, target: str | None, output: str | None, callback: Any) -> Any:
+    from irc.driver import optimize
+
+    return optimize(
+        args.model,
+        data=args.data,
+        output=output,
+        level=_level(args),
+        passes=args.passes,
+        recipe=args.recipe,
+        plan=args.plan,
+        target=target,
+        max_drop=args.max_drop,
+        min_speedup=_number(args.min_speedup),
+        target_size=args.target_size,
+        metric=args.metric,
+        label=args.label,
+        include=args.include,
+        exclude=args.exclude,
+        require=args.require,
+        limits=_limits(args.limit),
+        verify=not args.no_verify,
+        measure=not args.no_measure,
+        batch=args.batch,
+        threads=args.threads,
+        seed=args.seed,
+        dump_after=args.dump_after,
+        progress=callback,
+    )
+
+
+def _targets(args: argparse.Namespace) -> tuple[list[str | None], list[str | None]]:
+    """Targets and their outputs: one file, or for several targets one file each in the folder given with -o."""
+    from irc.errors import UsageError
+    from irc.pipeline import parse_call, split_calls
+
+    texts = split_calls(args.target, what="target") if args.target is not None else []
+    if len(texts) <= 1:
+        return [args.target], [args.output]
+    if args.output is None or not Path(args.output).is_dir():
+        raise UsageError(f"several targets write several files: give an existing folder with -o, not {args.output!r}")
+    names = [parse_call(text, what="target")[0] for text in texts]
+    labels = [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names)]
+    stem = Path(args.model).stem
+    return [*texts], [str(Path(args.output) / f"{stem}.{label}.irc.onnx") for label in labels]
 
 
 def _print_pipeline(args: argparse.Namespace) -> int:

@@ -80,8 +80,8 @@ def _survey(root: ir.Graph) -> set[str]:
 def _inserted_names(graph: ir.Graph) -> set[str]:
     """The names of the values that nodes ever brought into a graph.
 
-    onnx_ir records them for its own use and offers no public way to ask. Without it a name that a pass chose itself, not
-    through `unique_name`, could be handed out again, which `check` would refuse.
+    onnx_ir records them for its own use and offers no public way to ask. Without it a name that a pass chose itself,
+    not through `unique_name`, could be handed out again, which `check` would refuse.
     """
     names = getattr(getattr(graph, "_name_authority", None), "_value_names", None)
     return names if isinstance(names, set) else set()

@@ -142,7 +142,9 @@ def skeleton(model: ir.Model, *, extra_outputs: Sequence[str] = ()) -> Skeleton:
 
 
 def _expose(model: ir.Model, proto: onnx.ModelProto, names: Sequence[str]) -> None:
-    known = ir.convenience.create_value_mapping(model.graph)
+    graph = model.graph
+    known = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+    known |= {value.name for node in graph for value in node.outputs}
     present = {value.name for value in model.graph.outputs}
     for name in names:
         if name in present:

@@ -93,7 +93,7 @@ def check(model: ir.Model) -> None:
 
 
 def _complete_types(proto: onnx.ModelProto) -> None:
-    """Gives inputs and outputs of unknown rank a shape, and outputs of unknown type one: runtimes do without, onnx not."""
+    """Gives inputs and outputs of unknown rank a shape, and outputs a type: runtimes do without, onnx does not."""
     for graph in graphs_of(proto.graph):
         for value in graph.output:
             if not value.HasField("type"):

@@ -61,16 +61,16 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> Table:
     """A table without a frame; cells are converted to text, None is left empty.
 
     Args:
-        columns: Headers, right-aligned as ("MACs", "right"); the first column gives way when the terminal is narrow.
+        columns: Headers, right-aligned as ("MACs", "right"); the others are folded when the terminal is narrow.
         rows: One sequence of cells per row.
     """
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, column in enumerate(columns):
+    for column in columns:
         header, justify = column if isinstance(column, tuple) else (column, "left")
-        made.add_column(header, justify=justify, no_wrap=index > 0, overflow="fold")
+        made.add_column(header, justify=justify, no_wrap=justify == "right", overflow="fold")
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
     return made

@@ -101,7 +101,8 @@ def _record_lines(record: PassRecord, verbose: bool) -> Iterator[str]:
     if record.undone:
         counts.append(f"{len(record.undone)} undone")
     if record.rewritten or real or record.undone or verbose:
-        yield f"  {record.name:24s} {', '.join(counts)}"
+        seconds = f", {record.seconds:.2f} s" if verbose else ""
+        yield f"  {record.name:24s} {', '.join(counts)}{seconds}"
     if verbose:
         for kind, entries in (("rewritten", record.rewritten), ("skipped", record.skipped), ("undone", record.undone)):
             for entry in entries:

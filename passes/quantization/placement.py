@@ -87,7 +87,10 @@ def why_not_weighted(node: ir.Node, target: Target, main: ir.Graph) -> str | Non
     return target.refuses(node) or why_not_shared(weight.origin, main)
 
 
-def why_not_shared(origin: ir.Value, main: ir.Graph) -> str | None:
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+
+
+def why_not_shared(origin: ir.Value, main: ir.Graph, *, readers: tuple[str, ...] = WEIGHTED) -> str | None:
     """Why a weight must stay in float for somebody else, so that an int8 copy would make the file larger; or None."""
     if origin.is_graph_output():
         return "its weight is an output of the model"
@@ -98,7 +101,7 @@ def why_not_shared(origin: ir.Value, main: ir.Graph) -> str | None:
                 if inner.node.op_type not in ("MatMul", "Gemm") or inner.idx != 1:
                     return f"its weight is also used by {inner.node.op_type} {inner.node.name!r}"
         elif user.graph is not main or not (
-            (user.op_type in ("Conv", "Gemm", "MatMul") and index == 1) or is_table_lookup(user)
+            (user.op_type in readers and index == 1) or is_table_lookup(user)
         ):
             return f"its weight is also used by {user.op_type} {user.name!r}"
     return None

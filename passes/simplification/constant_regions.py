@@ -163,17 +163,36 @@ def _constant_inputs(node: ir.Node) -> list[ir.Value]:
 
 def _choose(region: dict[ir.Node, None], max_bytes: int) -> tuple[dict[ir.Node, list[ir.Value]], list[ir.Node]]:
     """What to replace by constants in a region, and the nodes users might have expected to be replaced."""
-    too_large: list[ir.Node] | None = None
+    near_misses: dict[ir.Node, None] = {}
+    too_large: set[ir.Node] = set()
     while True:
         exposed = {node: outputs for node in region if (outputs := _exposed(node, region))}
-        refused = [node for node in exposed if node.op_type == "Identity"]
+        refused = [node for node in exposed if node.op_type == "Identity"]  # eliminated elsewhere, without a copy
         if not refused:
-            refused = [node for node in exposed if _grows({node: exposed[node]}, [node], region, max_bytes)]
-            if not refused or not _grows({node: exposed[node] for node in refused}, exposed, region, max_bytes):
-                return exposed, too_large or []
-            too_large = refused if too_large is None else too_large
+            room = max_bytes + _constant_bytes(region)
+            refused = [node for node in exposed if _stored_bytes(exposed[node]) > room]
+            if not refused:
+                refused = [node for node in exposed if _grows({node: exposed[node]}, [node], region, max_bytes)]
+                if not refused or not _grows({node: exposed[node] for node in refused}, exposed, region, max_bytes):
+                    return exposed, list(near_misses)
+            near_misses.update((node, None) for node in refused if not _feeds(node, too_large))
+            too_large.update(refused)
         dropped = set(refused)
         region = {node: None for node in region if node not in dropped}
+
+
+def _feeds(node: ir.Node, nodes: Collection[ir.Node]) -> bool:
+    return any(use.node in nodes for output in node.outputs for use in output.uses())
+
+
+def _stored_bytes(outputs: Iterable[ir.Value]) -> int:
+    return sum(size_in_bytes(output) or 0 for output in outputs)
+
+
+def _constant_bytes(region: Iterable[ir.Node]) -> int:
+    """Bytes of all constants a region uses."""
+    tensors = {value: constant_tensor(value) for node in region for value in _constant_inputs(node)}
+    return sum(tensor.nbytes for tensor in tensors.values() if tensor is not None)
 
 
 def _exposed(node: ir.Node, region: Collection[ir.Node]) -> list[ir.Value]:
@@ -185,7 +204,7 @@ def _grows(
     stored: Mapping[ir.Node, list[ir.Value]], folded: Iterable[ir.Node], region: dict[ir.Node, None], max_bytes: int
 ) -> bool:
     """Whether storing some outputs adds more than `max_bytes` to the model, given all the nodes that are folded."""
-    added = sum(size_in_bytes(output) or 0 for outputs in stored.values() for output in outputs)
+    added = sum(_stored_bytes(outputs) for outputs in stored.values())
     return added > max_bytes and added - _freed(folded, region) > max_bytes
 
 

@@ -129,7 +129,7 @@ def test_unknown_costs_are_listed_with_the_reason():
 
 
 def peak(model):
-    return peak_memory(model, ConcreteShapes(model, assume_sizes(model)), Weights(model))
+    return peak_memory(ConcreteShapes(model, assume_sizes(model)), Weights(model))
 
 
 def test_peak_of_a_residual_block():

@@ -107,7 +107,7 @@ def test_small_integers():
             opset=21,
             q=np.zeros(2, np.int8),
             s=np.float32(1),
-        )  # fmt: skip
+        )
     )
     assert document["quantization"] == {"quantize": 0, "dequantize": 1, "dynamic": 0}
     assert document["weights_by_dtype"][0]["dtype"] == "float32"

@@ -6,7 +6,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from analysis_graphs import graph, node_of, proto
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from irc.analysis import ConcreteShapes, UnknownCost, assume_sizes, cost, multiply_accumulates
 
@@ -183,7 +184,7 @@ def test_fused_product_of_the_runtime_knows_its_transposition():
 
 def test_foreign_operators_are_unknown_not_zero():
     model = graph("g (float[4] x) => (float[4] y) { y = my.domain.Magic(x) }", domains='"my.domain": 1')
-    with pytest.raises(UnknownCost, match="my.domain::Magic"):
+    with pytest.raises(UnknownCost, match=r"my\.domain::Magic"):
         counted(model, "Magic")
 
 

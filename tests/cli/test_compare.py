@@ -34,7 +34,7 @@ def test_report(models, capsys):
     assert "Outputs on 5 samples of calib/" in text
     assert "float32 x int8 weight" in text
     assert any(line.startswith("latency (batch 2, 1 thread)") for line in lines)
-    assert "top-1 (10 of 10)" in text
+    assert "100.0 % top-1 of 10" in text
     assert any(line.startswith("scores") and "dB" in line for line in lines)
     assert any(line.startswith("h ") and "exact" in line for line in lines)
 

@@ -107,14 +107,14 @@ def test_more_than_protobuf_can_hold() -> None:
 
 
 @pytest.mark.parametrize("kind", ["chain", "bodies"])
-def test_ten_thousand_nodes_in_linear_time(kind: str) -> None:
+def test_thousands_of_nodes_and_of_bodies(kind: str) -> None:
     if kind == "chain":
         nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(10_000)]
         model = normalize(model_proto(nodes, {"v0": ["N"]}, {"v10000": ["N"]}))
     else:
         proto = branch_proto()
         original = proto.graph.node[1]
-        for i in range(2500):
+        for i in range(700):
             again = proto.graph.node.add()
             again.CopyFrom(original)
             again.name, again.output[0] = f"if{i}", f"y{i}"
@@ -124,7 +124,7 @@ def test_ten_thousand_nodes_in_linear_time(kind: str) -> None:
         start = time.perf_counter()
         action(model)
         seconds.append(time.perf_counter() - start)
-    assert max(seconds) < 4
+    assert max(seconds) < 3
 
 
 def face(inputs: object, outputs: object) -> Interface:

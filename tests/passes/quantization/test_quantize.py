@@ -38,7 +38,12 @@ def test_ort_makes_every_operator_of_a_block_integer(tmp_path):
     outcome = int8_kit.quantize(int8_kit.block())
     assert outcome.skipped == {}
     found = int8_kit.runtime_operators(outcome.model, tmp_path)
-    assert found["QLinearConv"] == 3 and found["QLinearAdd"] == 1 and found["QLinearGlobalAveragePool"] == 1 and found["QGemm"] == 1
+    assert (
+        found["QLinearConv"] == 3
+        and found["QLinearAdd"] == 1
+        and found["QLinearGlobalAveragePool"] == 1
+        and found["QGemm"] == 1
+    )
     assert not {"Conv", "FusedConv", "Add", "Gemm", "Relu", "Clip", "GlobalAveragePool", "MatMulNBits"} & set(found)
     assert found["QuantizeLinear"] == 1, "only the input of the model is quantized at run time"
 
@@ -106,7 +111,9 @@ def test_operators_that_share_a_weight_share_the_int8_tensor():
     model = pass_kit.parse(graph, {"w": (32, 32)})
     outcome = int8_kit.quantize(model)
     assert outcome.rewritten == ["a", "b", "y"]
-    stored = [v for v in outcome.model.graph.initializers.values() if v.dtype == ir.DataType.INT8 and len(v.shape or ()) == 2]
+    stored = [
+        v for v in outcome.model.graph.initializers.values() if v.dtype == ir.DataType.INT8 and len(v.shape or ()) == 2
+    ]
     assert len(stored) == 2, "one per channel axis"
     assert "w" not in outcome.model.graph.initializers
     assert int8_kit.noise(model, outcome.model) < LIMIT
@@ -179,7 +186,9 @@ def test_gemm_in_every_form(attributes, bias, tmp_path):
 
 def test_bias_too_large_for_int32_is_added_in_float():
     graph = "g (float[4,32] x) => (float[4,8] y) { y = Gemm(x, w, b) }"
-    model = pass_kit.parse(graph, {"w": pass_kit.numbers("w", (32, 8)) * np.float32(1e-6), "b": np.full(8, 1e6, np.float32)})
+    model = pass_kit.parse(
+        graph, {"w": pass_kit.numbers("w", (32, 8)) * np.float32(1e-6), "b": np.full(8, 1e6, np.float32)}
+    )
     outcome = int8_kit.quantize(model)
     assert int8_kit.operators(outcome.model)["Add"] == 1
     assert int8_kit.noise(model, outcome.model) < 1e-9
@@ -206,7 +215,9 @@ def test_input_that_is_always_zero():
 
 def test_moved_integers_keep_their_scale():
     outcome = int8_kit.quantize(int8_kit.block())
-    pairs = {n.inputs[0].name: n for n in outcome.model.graph if n.op_type == "QuantizeLinear" and n.inputs[0] is not None}
+    pairs = {
+        n.inputs[0].name: n for n in outcome.model.graph if n.op_type == "QuantizeLinear" and n.inputs[0] is not None
+    }
     assert pairs["p"].inputs[1] is pairs["r2"].inputs[1] and pairs["p"].inputs[2] is pairs["r2"].inputs[2]
 
 

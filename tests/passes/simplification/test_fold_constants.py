@@ -414,3 +414,16 @@ def test_promises_hold_after_every_single_site() -> None:
         for a, b in zip(expected, run(copy, {"x": numbers("x", (2, 6, 4))}), strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-5)
     assert_promises(PASS, model, apply(PASS, model))
+
+
+def test_one_value_that_is_too_large_does_not_keep_its_neighbours() -> None:
+    model = parse(
+        """g (float[n,32] x) => (float[n,32] y, float[n,32] z, float[300,64,32] u) {
+        a, b = Split<axis=0>(w)  p = Transpose<perm=[1,0]>(a)  q = Transpose<perm=[1,0]>(b)
+        y = MatMul(x, p)  z = MatMul(x, q)  e = Expand(w, many)  s = ReduceSum<keepdims=0>(x)  u = Add(e, s) }""",
+        w=(64, 32),
+        many=np.array([300, 64, 32]),
+    )
+    outcome = apply(PASS, model)
+    assert outcome.skipped["e"] == TOO_LARGE, "w is still needed, so nothing else is stored twice either"
+    assert "Expand" in op_types(outcome.model) and weight_bytes(outcome.model) < 64 * 32 * 4 + 100
