@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Anonymous memory of the compiler process on a model with gigabytes of external weights.
 
-    python benchmarks/external_weights.py [--gigabytes 2.5] [--verify]
+    python benchmarks/external_weights.py [--gigabytes 2.5]
 
-Builds a chain of MatMul + BatchNormalization-free layers whose weights lie in one data file, runs `-O0` and `-O1` in a fresh
+Builds a chain of MatMul, Identity and Tanh whose weights lie in one data file, runs `-O0` and `-O1` in a fresh
 process each, and prints the peak of anonymous memory (RssAnon, sampled every 20 ms) of that process and of its children.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -71,10 +72,8 @@ def children(pid: int) -> list[int]:
     """Direct children of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
+        with contextlib.suppress(OSError):
             found += [int(text) for text in task.read_text().split()]
-        except OSError:
-            pass
     return found
 
 
@@ -112,7 +111,18 @@ def main() -> None:
         size = (folder / "model.data").stat().st_size
         print(f"{size / 1e9:.2f} GB of external weights")
         for level in ("-O0", "-O1"):
-            command = [sys.executable, "-m", "irc", "optimize", str(path), level, "-o", str(folder / "out.onnx"), "--no-measure", "-q"]
+            command = [
+                sys.executable,
+                "-m",
+                "irc",
+                "optimize",
+                str(path),
+                level,
+                "-o",
+                str(folder / "out.onnx"),
+                "--no-measure",
+                "-q",
+            ]
             own, below, seconds, code = peak(command)
             print(
                 f"{level}: compiler process {own / 1e6:.0f} MB anonymous, runtime process {below / 1e6:.0f} MB, "

@@ -67,9 +67,11 @@ class Digits:
         self._name, self._x, self._y, self._calibration = name, test[name], test[label], calibration[name]
 
     def calibration(self, count: int) -> list[Feed]:
+        """The first calibration feeds."""
         return [{self._name: x[None]} for x in self._calibration[:count]]
 
     def score(self, run: Run) -> float:
+        """Accuracy on the test split."""
         hits = sum(
             int((run({self._name: self._x[i : i + 64]})[0].argmax(-1) == self._y[i : i + 64]).sum())
             for i in range(0, len(self._y), 64)
@@ -186,15 +188,18 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="ONNX Runtime's own static quantization beside it")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
-    header = f"{'model':12s} {'original':>9s} {'artifact':>9s} {'loss':>8s} {'speed':>7s} {'size/O0':>8s} {'back':>5s} {'exit':>4s} {'time':>6s}  int8"
-    print(header + ("   peer: metric, speed" if args.peers else ""))
+    columns = ("original", "artifact", "loss", "speed", "size/O0", "back", "exit", "time")
+    widths = (9, 9, 8, 7, 8, 5, 4, 6)
+    header = " ".join([f"{'model':12s}", *(f"{c:>{w}s}" for c, w in zip(columns, widths, strict=True))])
+    print(header + "  int8" + ("   peer: metric, speed" if args.peers else ""))
     rows = []
     for name, task in tasks(args.zoo, args.model).items():
         row = measure(name, task, samples=args.samples, threads=args.threads, level=args.level, peers=args.peers)
         rows.append(row)
         print(
             f"{row.model:12s} {row.original:9.4f} {row.artifact:9.4f} {row.loss:8.2%} {row.speedup:6.2f}x {row.size_ratio:7.3f}x "
-            f"{row.reverted:5d} {row.exit_code:4d} {row.seconds:5.0f}s  {row.int8}" + (f"   {row.peer}" if row.peer else ""),
+            f"{row.reverted:5d} {row.exit_code:4d} {row.seconds:5.0f}s  {row.int8}"
+            + (f"   {row.peer}" if row.peer else ""),
             flush=True,
         )
     if args.json:

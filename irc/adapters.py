@@ -115,9 +115,7 @@ class RewriteRules(Pass):
             for node in graph:
                 tracer = _LastRefusal()
                 for rule in rules:
-                    if rule.match(
-                        model, graph, node, check_nodes_are_removable=rule.remove_nodes, tracer=tracer
-                    ):
+                    if rule.match(model, graph, node, check_nodes_are_removable=rule.remove_nodes, tracer=tracer):
                         yield Site(node, match=(rule, model, graph))
                         break
                 else:

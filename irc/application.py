@@ -114,7 +114,9 @@ def apply_pass(
         if not changed or whole_model:
             break
     record.seconds = time.perf_counter() - start
-    record.skipped = [entry for site, entry in {**skipped, **refused}.items() if site not in occurrences or site in refused]
+    record.skipped = [
+        entry for site, entry in {**skipped, **refused}.items() if site not in occurrences or site in refused
+    ]
     record.nodes_after = count_nodes(model)
     return applied
 
@@ -127,7 +129,8 @@ def _sites(step: Step, model: ir.Model, ctx: Context):  # type: ignore[no-untype
         raise
     except Exception as error:
         raise PassFailed(
-            f"{step.pass_.name}: failed while looking for sites: {type(error).__name__}: {error}", pass_name=step.pass_.name
+            f"{step.pass_.name}: failed while looking for sites: {type(error).__name__}: {error}",
+            pass_name=step.pass_.name,
         ) from error
 
 

@@ -1,8 +1,8 @@
 """One build for one target: from the loaded model to a staged artifact with its evidence.
 
 The lossless prefix of the pipeline runs once. What follows the first approximate pass is a candidate, rebuilt by the guard
-with fewer and fewer sites until it is within the accuracy budget; the survivor is staged, read back and timed against the original file, and
-gives way to the lossless model if it is slower than the budget allows.
+with fewer and fewer sites until it is within the accuracy budget; the survivor is staged, read back and timed against
+the original file, and gives way to the lossless model if it is slower than the budget allows.
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ class Build:
         if self._too_slow(built) and self.recipe.has_budget and self.plan is None:
             built = self._fall_back(built, base, keys, build, runner, samples)
         elif keys and reverted == len(keys):
-            built.missed.append(f"no site can be rewritten within {self.budget.describe_drop()}; the artifact is lossless")
+            built.missed.append(
+                f"no site can be rewritten within {self.budget.describe_drop()}; the artifact is lossless"
+            )
         return built
 
     def _judge(self, runner: Runner, samples: Measurement) -> Judge | None:
@@ -329,7 +331,9 @@ class Build:
         ledger.extend(result.ledger)
         _mark_reverted(ledger, denied)
         built = self._finish(result.model, ledger, denied, None, len(keys), runner, samples, folder="lossless")
-        built.missed.append(f"the rewritten model was slower than the original ({slow.latency.describe()}); the artifact is lossless")
+        built.missed.append(
+            f"the rewritten model was slower than the original ({slow.latency.describe()}); the artifact is lossless"
+        )
         return built
 
     def _undone(self, ledger: Ledger) -> dict[SiteKey, str]:
@@ -364,7 +368,7 @@ class Build:
             return ""
         if path not in self.dumps:
             self.dumps.append(path)
-        return f"; reproduce with: irc optimize {path.name} --passes \"{text}\""
+        return f'; reproduce with: irc optimize {path.name} --passes "{text}"'
 
     def _dump(self, offset: int) -> Callable[[int, Step, ir.Model], None]:
         def dump(index: int, step: Step, model: ir.Model) -> None:

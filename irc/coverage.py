@@ -49,9 +49,7 @@ class Coverage:
     def reasons(self, op_type: str = "*") -> list[str]:
         """Why nodes of the type are float, each reason once, in graph order."""
         return list(
-            dict.fromkeys(
-                n.reason for n in self.nodes if op_type in ("*", n.op_type) and not n.integer and n.reason
-            )
+            dict.fromkeys(n.reason for n in self.nodes if op_type in ("*", n.op_type) and not n.integer and n.reason)
         )
 
     def unmet_intents(self) -> list[Covered]:
@@ -67,7 +65,5 @@ class Coverage:
         return {
             "label": self.label,
             "by_op_type": {k: {"integer": a, "total": b} for k, (a, b) in self.by_op_type().items()},
-            "float": [
-                {"site": n.site, "op_type": n.op_type, "reason": n.reason} for n in self.nodes if not n.integer
-            ],
+            "float": [{"site": n.site, "op_type": n.op_type, "reason": n.reason} for n in self.nodes if not n.integer],
         }

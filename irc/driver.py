@@ -16,7 +16,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from irc import pipeline, recipe as recipes, targets
+from irc import pipeline, targets
+from irc import recipe as recipes
 from irc.artifact import Stage, check_output, data_file, default_output, sha256, sidecar
 from irc.build import Build, Built
 from irc.errors import UsageError
@@ -187,7 +188,14 @@ def _run_file(path: Path, request: Request, *, published_name: str | None) -> Bu
     source = ModelFacts(name, sum(p.stat().st_size for p in sources), *_counts(model))
     with Stage(output) as stage:
         build = Build(
-            path=path, model=model, recipe=recipe, target=target, request=request, plan=plan, selection=selection, stage=stage
+            path=path,
+            model=model,
+            recipe=recipe,
+            target=target,
+            request=request,
+            plan=plan,
+            selection=selection,
+            stage=stage,
         )
         built = build.run()
         built_plan = plan or Plan(
@@ -215,7 +223,7 @@ def _run_file(path: Path, request: Request, *, published_name: str | None) -> Bu
 def resolve(request: Request, plan: Plan | None = None) -> Recipe:
     """The recipe a request asks for: a plan's, a file's, a pipeline's, or a level's, with the request's budget on top."""
     given = {"max_drop": request.max_drop, "min_speedup": request.min_speedup, "target_size": request.target_size}
-    budget = {key: value for key, value in given.items() if value is not None}
+    budget: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     has_data = request.data is not None
     if plan is not None:
         steps = pipeline.parse(plan.pipeline) if plan.pipeline else []
@@ -242,7 +250,9 @@ def _check_request(request: Request) -> None:
             if getattr(request, name) is not None
         ] + [name for name in ("include", "exclude", "limits") if getattr(request, name)]
         if clashing:
-            raise UsageError(f"--plan replays decisions already made; leave out {', '.join('--' + n.replace('_', '-') for n in clashing)}")
+            raise UsageError(
+                f"--plan replays decisions already made; leave out {', '.join('--' + n.replace('_', '-') for n in clashing)}"
+            )
     if request.recipe is not None and request.level is not None:
         raise UsageError("give either a recipe or a level; a recipe can say 'extends: O2'")
     if request.metric is not None and request.data is None:

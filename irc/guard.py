@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from irc.application import SiteKey
 
-
-class Assessment(Protocol):
-    """What the judge says of a candidate; see `irc.judge`."""
-
-    @property
-    def loss(self) -> float:
-        """Relative loss."""
+if TYPE_CHECKING:
+    from irc.judge import Assessment
 
 
 @dataclasses.dataclass

@@ -161,7 +161,9 @@ class Measurement:
             )
         except RunnerError as error:
             if self._request.batch is not None:
-                raise UsageError(f"--batch {self._request.batch}: the model does not run at this batch: {error}") from error
+                raise UsageError(
+                    f"--batch {self._request.batch}: the model does not run at this batch: {error}"
+                ) from error
             self.notes.append(f"latency not measured: {error}")
             return None
         original.close()

@@ -80,7 +80,9 @@ def convert(value: Any, wanted: Any, where: str) -> Any:
                 return choice
         raise PassOptionError(f"{where} is {value!r}; it must be one of {', '.join(map(str, arguments))}")
     if origin in (tuple, list):
-        items = value.split("+") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
+        items = (
+            value.split("+") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
+        )
         element = arguments[0] if arguments else str
         return tuple(convert(item, element, where) for item in items if item != "")
     if wanted is bool:

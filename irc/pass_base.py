@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from irc.calibration.collector import Statistics, StatisticRequest
+    from irc.calibration.collector import StatisticRequest, Statistics
     from irc.calibration.data import DataSource
     from irc.runner import Runner
     from irc.target import Target
@@ -147,7 +147,9 @@ class Pass(abc.ABC):
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Changes one place; returns a `Skip` (having changed nothing) when it finds that it cannot."""
 
-    def site_errors(self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context) -> dict[str, float] | None:
+    def site_errors(
+        self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
+    ) -> dict[str, float] | None:
         """How much each rewritten site distorts its own output; the guard reverts the worst sites first.
 
         Args:

@@ -161,7 +161,7 @@ class PassManager:
 
                 isolation = isolate(keys, reason, rebuild=rebuild, violation=sound.violation)
                 work = isolation.model
-                _undo(records, applied, isolation)
+                _undo(applied, isolation)
             ledger.verification_runs += sound.runs
             ledger.notes += [note for note in sound.notes if note not in ledger.notes]
         for failed_record, entry in failures:
@@ -257,7 +257,7 @@ class _Soundness:
         return None if verdict.ok else verdict.message
 
 
-def _undo(records: list[object], applied: list[Applied], isolation: Isolation) -> None:
+def _undo(applied: list[Applied], isolation: Isolation) -> None:
     """Moves the culprits from rewritten to undone."""
     culprits = {key: reason for key, reason in isolation.undone}
     for one in applied:
@@ -285,6 +285,7 @@ def _stretches(steps: Sequence[Step]) -> Iterator[range]:
 
 
 def as_steps(passes: Iterable[object]) -> list[Step]:
+    """Passes, names, pipeline texts, steps and foreign passes as steps."""
     steps: list[Step] = []
     for item in passes:
         if isinstance(item, Step):
@@ -327,15 +328,15 @@ def expand(steps: Sequence[Step], *, selection: Selection = Selection()) -> list
     only_lossless = all(step.pass_.contract.lossless for step in steps)
     for step in steps:
         selected = selection and (only_lossless or not step.pass_.contract.lossless)
-        both = Selection(
-            step.selection.include + selection.include, step.selection.exclude + selection.exclude
-        )
+        both = Selection(step.selection.include + selection.include, step.selection.exclude + selection.exclude)
         add(dataclasses.replace(step, selection=both) if selected else step, (step.pass_.name,))
     return expanded
 
 
 @contextlib.contextmanager
-def _services(verify: bool | VerifierFactory, ctx: Context, model: ir.Model) -> Iterator[tuple[Context, VerifierFactory | None]]:
+def _services(
+    verify: bool | VerifierFactory, ctx: Context, model: ir.Model
+) -> Iterator[tuple[Context, VerifierFactory | None]]:
     """What the context leaves open: a target and data given as text, a collector, a verifier, and the process they run in."""
     from irc import targets
     from irc.calibration import DataSource, collect, open_data

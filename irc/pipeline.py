@@ -32,7 +32,7 @@ class Step:
     """
 
     pass_: Pass
-    selection: Selection = Selection()
+    selection: Selection = dataclasses.field(default_factory=Selection)
     inserted_for: str = ""
     spelling: str = ""
 

@@ -101,7 +101,9 @@ class Plan:
                 samples=int(document["samples"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"plan {path} is damaged: {type(error).__name__}: {error}; build again without --plan") from error
+            raise UsageError(
+                f"plan {path} is damaged: {type(error).__name__}: {error}; build again without --plan"
+            ) from error
 
     def check_input(self, sha256: str, name: str) -> None:
         """Raises UsageError when the model is not the one the plan was made for."""

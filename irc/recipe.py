@@ -158,4 +158,7 @@ def _check_keys(document: Mapping[Any, Any], known: tuple[str, ...], where: str)
     for key in document:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            raise UsageError(f"{where}: unknown key {key!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"))
+            raise UsageError(
+                f"{where}: unknown key {key!r}; "
+                + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
+            )

@@ -52,7 +52,9 @@ class Entry:
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise UsageError(f"{self.name!r} of {self.distribution} cannot be loaded from {self.target}: {error}") from error
+            raise UsageError(
+                f"{self.name!r} of {self.distribution} cannot be loaded from {self.target}: {error}"
+            ) from error
         if not isinstance(found, type):
             raise UsageError(f"{self.name!r} of {self.distribution}: {self.target} is not a class")
         return found
@@ -154,5 +156,7 @@ def _from_file(spelling: str) -> type:
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
         classes = [n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__]
-        raise UsageError(f"pass {spelling!r}: {path_text} has no class {class_name!r}; it has {', '.join(classes) or 'none'}")
+        raise UsageError(
+            f"pass {spelling!r}: {path_text} has no class {class_name!r}; it has {', '.join(classes) or 'none'}"
+        )
     return found

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from irc.errors import RunnerError
+from irc.errors import DataError, RunnerError
 from irc.pass_base import Context, Contract
 from irc.runner import Feed, Runner
 from irc.runner.reference import Rules

@@ -55,7 +55,9 @@ def write(folder: Path, model: onnx.ModelProto | bytes, name: str = "model.onnx"
     return str(path)
 
 
-def write_external(folder: Path, *, location: str = "model.data", length: int | None = None, size: int | None = None) -> str:
+def write_external(
+    folder: Path, *, location: str = "model.data", length: int | None = None, size: int | None = None
+) -> str:
     """A model whose weight `w` lies in a data file with the given lies about it."""
     model = convolution()
     tensor = model.graph.initializer[0]
@@ -340,7 +342,13 @@ def misspelled_pass(folder):
 
 @hostile(2, "quotes")
 def brace_list_split_by_the_shell(folder):
-    return ["optimize", write(folder, convolution()), "--passes", "fold-constants,quantizeembeddings=false", "fold-constants,quantizejoining=false"]
+    return [
+        "optimize",
+        write(folder, convolution()),
+        "--passes",
+        "fold-constants,quantizeembeddings=false",
+        "fold-constants,quantizejoining=false",
+    ]
 
 
 @hostile(2, "unknown target")

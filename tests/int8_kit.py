@@ -15,7 +15,7 @@ import pass_kit
 
 from irc.application import SiteKey, apply_pass
 from irc.backends.ort import OrtTarget
-from irc.calibration import MinMax, Statistics, StatisticRequest
+from irc.calibration import MinMax, StatisticRequest, Statistics
 from irc.ir import check, interface, snapshot
 from irc.pass_base import Context, Pass
 from irc.passes.quantization.quantize import Quantize
@@ -72,7 +72,9 @@ def observe(model: ir.Model, requests: Sequence[StatisticRequest], feeds: Sequen
     found = Statistics({}, {}, len(feeds))
     for feed in feeds if names else []:
         for name, array in zip(names, pass_kit.run(copy, feed), strict=True):
-            found.ranges[name] = found.ranges.get(name, MinMax()).merge(MinMax(float(array.min()), float(array.max()), 1))
+            found.ranges[name] = found.ranges.get(name, MinMax()).merge(
+                MinMax(float(array.min()), float(array.max()), 1)
+            )
     return found
 
 

@@ -139,7 +139,9 @@ def test_models_in_memory(feeds, tmp_path):
 
 
 def test_dumps_after_a_pass(path, tmp_path):
-    report = irc.optimize(path, passes="fold-constants,eliminate-identity", dump_after="eliminate-identity", measure=False)
+    report = irc.optimize(
+        path, passes="fold-constants,eliminate-identity", dump_after="eliminate-identity", measure=False
+    )
     dumps = [p for p in report.files if "eliminate-identity" in p.name]
     assert len(dumps) == 1 and onnx.load(str(dumps[0])).graph.node
     with pytest.raises(UsageError, match="no such pass"):
@@ -175,7 +177,9 @@ def test_a_failing_pass_leaves_a_reproducer(path, tmp_path):
         "    def rewrite(self, site, ctx):\n        raise RuntimeError('broken')\n"
     )
     text = f"eliminate-identity,{tmp_path / 'mine.py'}:Boom"
-    with pytest.raises(irc.IrcError, match=r"boom: failed at 'c'.*reproduce with: irc optimize model.irc.reproducer-boom.onnx"):
+    with pytest.raises(
+        irc.IrcError, match=r"boom: failed at 'c'.*reproduce with: irc optimize model.irc.reproducer-boom.onnx"
+    ):
         irc.optimize(path, passes=text)
     assert not path.with_name("model.irc.onnx").exists()
     with pytest.raises(irc.IrcError, match="boom: failed at 'c'"):

@@ -41,7 +41,10 @@ registry.register(Everything)
     [
         ("test-everything", Everything()),
         ("test-everything{ratio=0.25,count=7}", Everything(ratio=0.25, count=7)),
-        ("test-everything{deep=true,method=max,layers=1+2+3,note=hi}", Everything(deep=True, method="max", layers=(1, 2, 3), note="hi")),
+        (
+            "test-everything{deep=true,method=max,layers=1+2+3,note=hi}",
+            Everything(deep=True, method="max", layers=(1, 2, 3), note="hi"),
+        ),
         ("test-everything{note=none}", Everything()),
     ],
 )
@@ -117,7 +120,7 @@ def test_two_passes_with_one_name_are_refused():
         def apply(self, model, ctx):
             return False
 
-    with pytest.raises(UsageError, match="already registered: .*Everything"):
+    with pytest.raises(UsageError, match=r"already registered: .*Everything"):
         registry.register(Other)
 
 

@@ -20,7 +20,9 @@ PLAN = Plan(
     recipe="-O2",
     seed=3,
     denied={SiteKey(1, "conv:0", 0): "back to float: its output error 12 % ..."},
-    statistics={"sweeps": [{"ranges": {"x": [-1.1754943508222875e-38, 0.1 + 0.2, 128]}, "missing": {}, "samples": 128}]},
+    statistics={
+        "sweeps": [{"ranges": {"x": [-1.1754943508222875e-38, 0.1 + 0.2, 128]}, "missing": {}, "samples": 128}]
+    },
     samples=128,
 )
 
@@ -51,16 +53,23 @@ def test_bad_plan_files(tmp_path, content, message):
 
 
 def test_plan_of_another_model_is_refused():
-    with pytest.raises(UsageError, match="made for 'm.onnx'.*but 'other.onnx' is another model"):
+    with pytest.raises(UsageError, match=r"made for 'm.onnx'.*but 'other.onnx' is another model"):
         PLAN.check_input("cd" * 32, "other.onnx")
 
 
 def test_recipe_extends_a_level(tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text("extends: O2\nbudget: {max_drop: 0.5pt, min_speedup: 1.2}\nexclude: ['op:Gemm']\ntarget: tensorrt\n")
+    path.write_text(
+        "extends: O2\nbudget: {max_drop: 0.5pt, min_speedup: 1.2}\nexclude: ['op:Gemm']\ntarget: tensorrt\n"
+    )
     recipe = recipes.load(path, has_data=True)
     assert [s.pass_.name for s in recipe.steps][-1] == "quantize"
-    assert (recipe.max_drop, recipe.min_speedup, recipe.exclude, recipe.target) == ("0.5pt", 1.2, ("op:Gemm",), "tensorrt")
+    assert (recipe.max_drop, recipe.min_speedup, recipe.exclude, recipe.target) == (
+        "0.5pt",
+        1.2,
+        ("op:Gemm",),
+        "tensorrt",
+    )
 
 
 def test_recipe_with_a_pipeline_of_mappings(tmp_path):
@@ -100,7 +109,9 @@ COVERAGE = Coverage(
     ),
     "test",
 )
-LEDGER = Ledger([PassRecord("quantize", "quantize", "approximate", [Entry("a", "Conv")], [Entry("c", "Conv", "too small")])])
+LEDGER = Ledger(
+    [PassRecord("quantize", "quantize", "approximate", [Entry("a", "Conv")], [Entry("c", "Conv", "too small")])]
+)
 
 
 @pytest.mark.parametrize(

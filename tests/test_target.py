@@ -12,7 +12,9 @@ from irc.target import QuantizationStyle, has_quantized_operands, operand_shape,
 from irc.targets import parse, render
 
 
-@pytest.mark.parametrize("target", [OrtTarget(), OrtTarget(cpu="avx2"), TensorRtTarget(), TensorRtTarget(sm=(86,))], ids=str)
+@pytest.mark.parametrize(
+    "target", [OrtTarget(), OrtTarget(cpu="avx2"), TensorRtTarget(), TensorRtTarget(sm=(86,))], ids=str
+)
 def test_text_and_back(target):
     assert parse(render(target)) == target
 

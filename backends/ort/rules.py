@@ -92,7 +92,9 @@ class OperandIsQuantizedDirectly(Rule):
     """Flatten and Expand between DequantizeLinear and the operator hide the integers from it; Reshape does not."""
 
     name = "operand-is-quantized-directly"
-    summary = "DequantizeLinear must feed Gemm and MatMul directly: behind Flatten only their weight counts as quantized."
+    summary = (
+        "DequantizeLinear must feed Gemm and MatMul directly: behind Flatten only their weight counts as quantized."
+    )
 
     _MOVES = ("Flatten", "Expand")
 
@@ -131,7 +133,11 @@ class PairFeedsIntegerKernel(Rule):
             readers = [use.node.op_type for use in node.outputs[0].uses()]
             producer = quantize.inputs[0].producer()
             made = producer is not None and producer.op_type in (*self._KERNELS, *self._MOVES, "Relu", "Clip")
-            if readers and not any(op in (*self._KERNELS, *self._MOVES, "QuantizeLinear") for op in readers) and not made:
+            if (
+                readers
+                and not any(op in (*self._KERNELS, *self._MOVES, "QuantizeLinear") for op in readers)
+                and not made
+            ):
                 message = f"this pair only feeds {', '.join(dict.fromkeys(readers))} in float; remove it"
                 yield Finding(self.name, node_id(node), message)
 

@@ -64,7 +64,15 @@ class OrtTarget(Target):
             weight_zero_points=("Gemm",),
             joining=("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"),
             commuting=(
-                "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Pad", "Expand",
+                "MaxPool",
+                "Reshape",
+                "Transpose",
+                "Flatten",
+                "Squeeze",
+                "Unsqueeze",
+                "Slice",
+                "Pad",
+                "Expand",
             ),  # fmt: skip
             fused=("Relu", "Clip"),
         )

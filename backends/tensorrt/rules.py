@@ -35,7 +35,9 @@ class QuantizedTypeIsInt8(Rule):
     """uint8, int16 and int32 are refused or, worse, read as int8."""
 
     name = "quantized-type-is-int8"
-    summary = "QuantizeLinear and DequantizeLinear take int8; int32 biases are refused, uint8 is read as int8 and clips."
+    summary = (
+        "QuantizeLinear and DequantizeLinear take int8; int32 biases are refused, uint8 is read as int8 and clips."
+    )
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """A quantizer of another type, or one whose type must be guessed."""
@@ -77,7 +79,9 @@ class ScaleIsConstant(Rule):
         for node in _quantizers(model):
             scale = constant(node.inputs[1])
             if scale is None:
-                yield Finding(self.name, node_id(node), "the scale is computed, which crashes the parser; make it a constant")
+                yield Finding(
+                    self.name, node_id(node), "the scale is computed, which crashes the parser; make it a constant"
+                )
             elif not np.all((scale > 0) & np.isfinite(scale)):
                 yield Finding(self.name, node_id(node), "the scale is not positive and finite")
             elif scale.ndim != 0 and node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None:
@@ -137,7 +141,11 @@ class BothOperandsAreQuantized(Rule):
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """A Conv or Gemm with an int8 weight and a float activation."""
         for node in model.graph.all_nodes():
-            if node.op_type in ("Conv", "Gemm") and stored_weight(node) is not None and not has_quantized_operands(node):
+            if (
+                node.op_type in ("Conv", "Gemm")
+                and stored_weight(node) is not None
+                and not has_quantized_operands(node)
+            ):
                 message = f"{node.op_type} has an int8 weight and a float input; quantize both or neither"
                 yield Finding(self.name, node_id(node), message)
 

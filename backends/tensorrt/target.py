@@ -65,7 +65,9 @@ class TensorRtTarget(Target):
         nodes = []
         for site, op_type in float_nodes:
             producer = values[site].producer() if site in values else None
-            spelled = site in rewritten and producer is not None and (op_type == "Add" or has_quantized_operands(producer))
+            spelled = (
+                site in rewritten and producer is not None and (op_type == "Add" or has_quantized_operands(producer))
+            )
             reason = "" if spelled else reasons.get(site, "its weight is stored as int8 and computed with in float")
             nodes.append(Covered(site, op_type, spelled, spelled, reason))
         return Coverage(tuple(nodes), "int8 operands declared in the file; not built, not executed")

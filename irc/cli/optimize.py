@@ -28,19 +28,27 @@ def add_parser(subparsers: Any) -> None:
     )
     level.add_argument("--recipe", metavar="FILE", help="YAML recipe: pipeline, objective, budget, target")
     level.add_argument("--plan", metavar="FILE", help="replay a plan byte for byte; needs no data")
-    parser.add_argument("--passes", metavar="TEXT", help='pipeline, for example "fold-batch-norm,quantize{embeddings=false}"')
+    parser.add_argument(
+        "--passes", metavar="TEXT", help='pipeline, for example "fold-batch-norm,quantize{embeddings=false}"'
+    )
     parser.add_argument("--target", metavar="TARGET", help="ort (default), ort{cpu=avx2}, tensorrt{sm=86+89}")
     parser.add_argument(
-        "--data", metavar="DATA", help="folder of .npz (one feed each), x.npz (axis 0 indexes samples), f.py:function, random"
+        "--data",
+        metavar="DATA",
+        help="folder of .npz (one feed each), x.npz (axis 0 indexes samples), f.py:function, random",
     )
     parser.add_argument("--label", metavar="KEY", help="which array of the data is the label")
     parser.add_argument("--metric", metavar="METRIC", help="accuracy, f1, cross-entropy, spearman or f.py:function")
     parser.add_argument("--max-drop", metavar="LOSS", help="accuracy budget: 0.5%% (relative) or 0.5pt (absolute)")
     parser.add_argument("--min-speedup", metavar="X", help="speed budget, for example 1.3")
     parser.add_argument("--target-size", metavar="SIZE", help="size budget, for example 5MB")
-    parser.add_argument("--include", metavar="SEL", action="append", default=[], help="name:, re:, op: or module: selector")
+    parser.add_argument(
+        "--include", metavar="SEL", action="append", default=[], help="name:, re:, op: or module: selector"
+    )
     parser.add_argument("--exclude", metavar="SEL", action="append", default=[], help="sites to leave alone")
-    parser.add_argument("--require", metavar="CLAUSE", action="append", default=[], help='for example "int8:Conv>=90%%"')
+    parser.add_argument(
+        "--require", metavar="CLAUSE", action="append", default=[], help='for example "int8:Conv>=90%%"'
+    )
     parser.add_argument("--limit", metavar="PASS=N", action="append", default=[], help="at most N sites of a pass")
     parser.add_argument("--batch", type=int, metavar="N", help="batch size of the latency measurement")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
@@ -49,7 +57,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--no-measure", action="store_true", help="do not measure latency")
     parser.add_argument("--print-pipeline", action="store_true", help="print the pipeline as it would run, and stop")
     parser.add_argument(
-        "--dump-after", metavar="PASS", action="append", default=[], help="write the model after this pass, or after all"
+        "--dump-after",
+        metavar="PASS",
+        action="append",
+        default=[],
+        help="write the model after this pass, or after all",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")

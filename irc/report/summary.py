@@ -12,6 +12,7 @@ from rich.text import Text
 from irc.ledger import PassRecord
 from irc.pass_base import MODEL_SITE
 from irc.report.build_report import BuildReport
+from irc.report.console import human_bytes
 
 MAX_REASONS = 3
 MAX_UNDONE = 6
@@ -63,7 +64,10 @@ def _table(report: BuildReport) -> Table:
     table.add_column("change", justify="right")
     before, after = report.source, report.artifact
     table.add_row(
-        "size", human_bytes(before.size_bytes), human_bytes(after.size_bytes), f"{after.size_bytes / before.size_bytes:.2f}x"
+        "size",
+        human_bytes(before.size_bytes),
+        human_bytes(after.size_bytes),
+        f"{after.size_bytes / before.size_bytes:.2f}x",
     )
     table.add_row("nodes", str(before.nodes), str(after.nodes), f"{after.nodes - before.nodes:+d}")
     if report.latency is not None:
@@ -118,13 +122,3 @@ def _record_lines(record: PassRecord, verbose: bool) -> Iterator[str]:
         yield f"      skipped {count}: {reason}"
     if (more := len(record.skip_reasons()) - MAX_REASONS) > 0:
         yield f"      and {more} other reasons (-v lists every site)"
-
-
-def human_bytes(size: int) -> str:
-    """Bytes in decimal units with three digits: "1.21 MB"."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    raise AssertionError

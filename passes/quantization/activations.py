@@ -1,7 +1,7 @@
 """From the range of an activation to scale and zero point.
 
-    asymmetric uint8: scale = (high - low) / 255, zero_point = round(-low / scale), with 0 in [low, high]
-    symmetric int8:   scale = max(-low, high) / 127, zero_point = 0
+asymmetric uint8: scale = (high - low) / 255, zero_point = round(-low / scale), with 0 in [low, high]
+symmetric int8:   scale = max(-low, high) / 127, zero_point = 0
 """
 
 from __future__ import annotations

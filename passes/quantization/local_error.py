@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from irc.calibration import DataSource, compare_values
+from irc.errors import UsageError
 from irc.ir import snapshot, unique_name
-
 from irc.runner import Runner
 
 
@@ -59,7 +59,7 @@ class _Merged:
         self.model = snapshot(before)
         self._floats = ir.convenience.create_value_mapping(self.model.graph)
         self._after = ir.convenience.create_value_mapping(after.graph)
-        self._copies: dict[int, ir.Value] = {}
+        self._constants: dict[ir.Value, ir.Value] = {}
 
     def branch(self, site: str) -> tuple[str, str] | None:
         """Adds the branch of a site; returns the names of the float value and its quantized twin."""
@@ -74,34 +74,49 @@ class _Merged:
         top = _dequantized_behind(top) or top
         if name not in self._floats:
             return None
-        copy = self._copy(top, {site, name})
+        copy = self._copy(top, {site, name}, {})
         return (name, copy.name or "") if copy is not self._floats[name] else None
 
-    def _copy(self, value: ir.Value, inside: set[str]) -> ir.Value:
-        """The twin of a value of the quantized model: a float value of the same name, or a copy of what computes it."""
-        if id(value) in self._copies:
-            return self._copies[id(value)]
+    def _copy(self, value: ir.Value, inside: set[str], branch: dict[ir.Value, ir.Value]) -> ir.Value:
+        """The twin of a value of the quantized model: a float value of the same name, or a copy of what computes it.
+
+        Only what is computed from constants is shared between branches: the quantizer behind one site, seen from the
+        next, starts from the float value.
+        """
+        known = self._constants.get(value) or branch.get(value)
+        if known is not None:
+            return known
         name = value.name or ""
         if value.is_graph_input() or (name in self._floats and name not in inside):
             return self._floats[name]
         producer = value.producer()
-        graph = self.model.graph
         if producer is None:
-            assert value.const_value is not None
-            copy = ir.Value(
-                name=unique_name(graph, f"{name}.twin"), type=value.type, shape=value.shape, const_value=value.const_value
-            )
-            graph.register_initializer(copy)
-        else:
-            inputs = [None if v is None else self._copy(v, inside) for v in producer.inputs]
-            node = ir.Node(producer.domain, producer.op_type, inputs, list(producer.attributes.values()), num_outputs=len(producer.outputs))
-            graph.append(node)
-            for twin, original in zip(node.outputs, producer.outputs, strict=True):
-                twin.name = unique_name(graph, f"{original.name}.twin")
-                twin.type = original.type
-            copy = node.outputs[producer.outputs.index(value)]
-        if name not in inside:
-            self._copies[id(value)] = copy
+            copy = self._initializer(value)
+            self._constants[value] = copy
+            return copy
+        inputs = [None if v is None else self._copy(v, inside, branch) for v in producer.inputs]
+        node = ir.Node(
+            producer.domain,
+            producer.op_type,
+            inputs,
+            list(producer.attributes.values()),
+            num_outputs=len(producer.outputs),
+        )
+        self.model.graph.append(node)
+        for twin, original in zip(node.outputs, producer.outputs, strict=True):
+            twin.name = unique_name(self.model.graph, "twin")
+            twin.type = original.type or (ir.TensorType(ir.DataType.FLOAT) if original is value else None)
+        copy = node.outputs[producer.outputs.index(value)]
+        constant = all(v is None or v in self._constants for v in producer.inputs)
+        (self._constants if constant else branch)[value] = copy
+        return copy
+
+    def _initializer(self, value: ir.Value) -> ir.Value:
+        if value.const_value is None:
+            raise UsageError(f"local error: {value.name!r} of the quantized model has no value")
+        name = unique_name(self.model.graph, "twin")
+        copy = ir.Value(name=name, type=value.type, shape=value.shape, const_value=value.const_value)
+        self.model.graph.register_initializer(copy)
         return copy
 
 

@@ -100,9 +100,7 @@ def why_not_shared(origin: ir.Value, main: ir.Graph, *, readers: tuple[str, ...]
             for inner in user.outputs[0].uses():
                 if inner.node.op_type not in ("MatMul", "Gemm") or inner.idx != 1:
                     return f"its weight is also used by {inner.node.op_type} {inner.node.name!r}"
-        elif user.graph is not main or not (
-            (user.op_type in readers and index == 1) or is_table_lookup(user)
-        ):
+        elif user.graph is not main or not ((user.op_type in readers and index == 1) or is_table_lookup(user)):
             return f"its weight is also used by {user.op_type} {user.name!r}"
     return None
 

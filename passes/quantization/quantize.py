@@ -1,11 +1,11 @@
 """Static int8: weights per channel, activations by calibrated ranges, placed where the target has integer kernels.
 
-    y = Conv(x, W, b);  z = Relu(y)
-    =>  z' = DQ(Q(Relu(Conv(DQ(Q(x)), DQ(W_q), b))))            (a runtime that needs quantized outputs)
-    y = MatMul(x, W)
-    =>  y = MatMul(DQ(Q(x)), DQ(W_q))                           (no Q on its output)
-    y = Gather(T, ids)
-    =>  y = DQ(Gather(T_q, ids))
+y = Conv(x, W, b);  z = Relu(y)
+=>  z' = DQ(Q(Relu(Conv(DQ(Q(x)), DQ(W_q), b))))            (a runtime that needs quantized outputs)
+y = MatMul(x, W)
+=>  y = MatMul(DQ(Q(x)), DQ(W_q))                           (no Q on its output)
+y = Gather(T, ids)
+=>  y = DQ(Gather(T_q, ids))
 """
 
 from __future__ import annotations
@@ -185,7 +185,9 @@ def _join(node: ir.Node, work: Workspace) -> str | None:
 def _skip_branch(node: ir.Node, work: Workspace) -> int | None:
     """Which input of an Add is a skip branch that integer operators read already, the other being made by one; or None."""
     made = [_made_by_integer_operator(value, work) for value in node.inputs]
-    paired = [value is not None and not work.made_by_pair(value) and work.pair_of(value) is not None for value in node.inputs]
+    paired = [
+        value is not None and not work.made_by_pair(value) and work.pair_of(value) is not None for value in node.inputs
+    ]
     for index in (0, 1):
         if len(node.inputs) == 2 and paired[index] and made[1 - index]:
             return index

@@ -119,5 +119,3 @@ def _folded(weight: placement.Weight, work: Workspace) -> ir.Value:
         return nodes
 
     return work.once(("folded", weight.origin, weight.axis, weight.transposed), build)
-
-

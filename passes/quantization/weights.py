@@ -40,9 +40,7 @@ def rounded(weight: Array, scale: Array, *, axis: int, limit: int = 127) -> Arra
     return work.astype(np.int8)
 
 
-def quantized_tensor(
-    tensor: ir.TensorProtocol, *, axis: int, limit: int = 127
-) -> tuple[Array | ir.LazyTensor, Array]:
+def quantized_tensor(tensor: ir.TensorProtocol, *, axis: int, limit: int = 127) -> tuple[Array | ir.LazyTensor, Array]:
     """Quantizes a tensor along one axis.
 
     Args:

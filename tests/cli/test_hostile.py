@@ -83,7 +83,10 @@ def test_interrupt_leaves_nothing(tmp_path, delay):
         np.savez(Path(data) / f"{i}.npz", x=X + i)
     before = fingerprint(tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "irc", "optimize", path, "--data", data], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [sys.executable, "-m", "irc", "optimize", path, "--data", data],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     time.sleep(delay)
     process.send_signal(signal.SIGINT)

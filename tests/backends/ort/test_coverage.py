@@ -22,7 +22,11 @@ def runner():
 
 def covered(outcome: pass_kit.Outcome, float_model, runner, folder):
     save(outcome.model, folder / "m.onnx")
-    nodes = [(n.outputs[0].name, n.op_type) for n in float_model.graph if n.op_type in ("Conv", "Gemm", "MatMul", "Gather", "Add")]
+    nodes = [
+        (n.outputs[0].name, n.op_type)
+        for n in float_model.graph
+        if n.op_type in ("Conv", "Gemm", "MatMul", "Gather", "Add")
+    ]
     return OrtTarget().coverage(runner, folder / "m.onnx", nodes, Ledger([outcome.record]))
 
 

@@ -73,7 +73,9 @@ def initializers() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("given", "body", "expected", "absent"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_row(given, body, expected, absent, tmp_path):
-    proto = onnx.parser.parse_model(f"{HEADER} g ({given}) => (float[?] y) {{ {body} }}".replace("float[?] y", "float y"))
+    proto = onnx.parser.parse_model(
+        f"{HEADER} g ({given}) => (float[?] y) {{ {body} }}".replace("float[?] y", "float y")
+    )
     del proto.graph.output[0].type.tensor_type.shape.dim[:]
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     used = {name for node in proto.graph.node for name in node.input}

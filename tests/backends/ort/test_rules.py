@@ -48,7 +48,9 @@ def test_flatten_between_pair_and_gemm_is_found():
 
 
 def test_pair_between_float_operators_is_found():
-    model = int8_kit.quantize(pass_kit.parse("g (float[2,32] x) => (float[2,8] y) { a = Tanh(x) y = MatMul(a, w) }", {"w": (32, 8)})).model
+    model = int8_kit.quantize(
+        pass_kit.parse("g (float[2,32] x) => (float[2,8] y) { a = Tanh(x) y = MatMul(a, w) }", {"w": (32, 8)})
+    ).model
     matmul = next(n for n in model.graph if n.op_type == "MatMul")
     pair = matmul.inputs[0].producer()
     matmul.replace_input_with(0, next(n for n in model.graph if n.op_type == "Tanh").outputs[0])
@@ -60,8 +62,16 @@ def test_pair_between_float_operators_is_found():
 @pytest.mark.parametrize(
     ("graph", "weights", "rule"),
     [
-        ("g (float[2,4,16] x) => (float[2,4,8] y) { y = MatMul(x, w) }", {"w": (2, 16, 8)}, "matmul-weight-is-a-matrix"),
-        ("g (float[1,8,4,4] x) => (float[1,8,6,6] y) { y = ConvTranspose(x, w) }", {"w": (8, 8, 3, 3)}, "transposed-convolution-is-float"),
+        (
+            "g (float[2,4,16] x) => (float[2,4,8] y) { y = MatMul(x, w) }",
+            {"w": (2, 16, 8)},
+            "matmul-weight-is-a-matrix",
+        ),
+        (
+            "g (float[1,8,4,4] x) => (float[1,8,6,6] y) { y = ConvTranspose(x, w) }",
+            {"w": (8, 8, 3, 3)},
+            "transposed-convolution-is-float",
+        ),
     ],
 )
 def test_both_readings_of_an_operator_rule_agree(graph, weights, rule):

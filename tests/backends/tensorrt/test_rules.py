@@ -100,7 +100,9 @@ def test_turing_refuses_int8():
 
 
 def test_newer_opset_is_found():
-    model = int8_kit.quantize(pass_kit.parse("g (float[2,32] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": (32, 8)}, opset=22)).model
+    model = int8_kit.quantize(
+        pass_kit.parse("g (float[2,32] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": (32, 8)}, opset=22)
+    ).model
     assert "opset-is-known" in rules_found(model)
 
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from irc.calibration import MinMax
 from irc.passes.quantization.activations import activation_scale
-from irc.passes.quantization.weights import LAZY_BYTES, channel_scales, quantized_bias, quantized_tensor, relative_error, rounded
+from irc.passes.quantization.weights import (
+    LAZY_BYTES,
+    channel_scales,
+    quantized_bias,
+    quantized_tensor,
+    relative_error,
+    rounded,
+)
 from irc.target import QuantizationStyle
 
 finite = st.floats(-(2.0**100), 2.0**100, allow_nan=False, width=32)
@@ -84,4 +91,6 @@ def test_relative_error_in_blocks_equals_the_plain_sum(axis):
     weight = np.random.default_rng(1).normal(size=(3000, 2000)).astype(np.float32)
     scale = channel_scales(weight, axis=axis)
     back = rounded(weight, scale, axis=axis) * (scale[:, None] if axis == 0 else scale)
-    assert relative_error(weight, axis=axis) == pytest.approx(np.sum((weight - back) ** 2) / np.sum(weight**2), rel=1e-3)
+    assert relative_error(weight, axis=axis) == pytest.approx(
+        np.sum((weight - back) ** 2) / np.sum(weight**2), rel=1e-3
+    )

@@ -20,7 +20,14 @@ def table(kind: str) -> np.ndarray:
     return values
 
 
-@pytest.mark.parametrize(("kind", "operators"), [("even", {"DequantizeLinear"}), ("loud columns", {"DequantizeLinear"}), ("loud rows", {"Cast", "Unsqueeze", "Mul"})])
+@pytest.mark.parametrize(
+    ("kind", "operators"),
+    [
+        ("even", {"DequantizeLinear"}),
+        ("loud columns", {"DequantizeLinear"}),
+        ("loud rows", {"Cast", "Unsqueeze", "Mul"}),
+    ],
+)
 def test_scales_follow_the_table(kind, operators):
     model = pass_kit.parse(LOOKUP, {"table": table(kind)})
     outcome = int8_kit.quantize(model)
@@ -46,7 +53,10 @@ def test_types_of_the_float_model_are_not_touched():
 @pytest.mark.parametrize(
     ("graph", "reason"),
     [
-        ("g (int64[2] ids) => (float[2,32] y, float[64,32] z) { y = Gather(table, ids) z = Relu(table) }", "also used by Relu"),
+        (
+            "g (int64[2] ids) => (float[2,32] y, float[64,32] z) { y = Gather(table, ids) z = Relu(table) }",
+            "also used by Relu",
+        ),
         ("g (int64[2] ids) => (float[64,2] y) { y = Gather<axis=1>(table, ids) }", None),
     ],
 )

@@ -20,7 +20,9 @@ def test_weights_are_stored_as_int8(build, form):
     outcome = int8_kit.quantize(model, pass_=QuantizeWeights(form=form, min_elements=64))
     assert outcome.rewritten and outcome.skipped == {}
     assert 0 < int8_kit.noise(model, outcome.model) < 1e-3
-    big = [v for v in outcome.model.graph.initializers.values() if len(v.shape or ()) > 1 and int(np.prod(v.shape)) > 200]
+    big = [
+        v for v in outcome.model.graph.initializers.values() if len(v.shape or ()) > 1 and int(np.prod(v.shape)) > 200
+    ]
     assert big and {v.dtype for v in big} == {ir.DataType.INT8}
 
 
@@ -32,7 +34,9 @@ def test_folded_weights_cost_nothing_at_run_time(tmp_path):
 
 def test_auto_form_is_the_targets():
     outcome = int8_kit.quantize(int8_kit.block(), target=TensorRtTarget(), pass_=QuantizeWeights(min_elements=64))
-    assert int8_kit.operators(outcome.model)["DequantizeLinear"] == 4 and "Cast" not in int8_kit.operators(outcome.model)
+    assert int8_kit.operators(outcome.model)["DequantizeLinear"] == 4 and "Cast" not in int8_kit.operators(
+        outcome.model
+    )
 
 
 def test_transposed_convolution_keeps_its_output_channels():
@@ -43,7 +47,10 @@ def test_transposed_convolution_keeps_its_output_channels():
 
 def test_small_weights_stay_float():
     outcome = int8_kit.quantize(int8_kit.block(), pass_=QuantizeWeights())
-    assert outcome.skipped == {"c3": "its weight has fewer than 1024 elements", "y": "its weight has fewer than 1024 elements"}
+    assert outcome.skipped == {
+        "c3": "its weight has fewer than 1024 elements",
+        "y": "its weight has fewer than 1024 elements",
+    }
 
 
 def test_dynamic_products(tmp_path):
