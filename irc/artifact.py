@@ -5,7 +5,6 @@ Nothing under the final names exists until the whole build has succeeded; an int
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -13,6 +12,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from irc.atomic import interrupts_deferred, output_error
 from irc.errors import OutputError
 
 
@@ -80,7 +80,9 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._folder is not None:
+        if self._folder is None:
+            return
+        with interrupts_deferred():
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def path(self, name: str | None = None) -> Path:
@@ -128,17 +130,11 @@ class Stage:
         moves.append((source, self.output))
         moves += [(self.path(name), self.output.with_name(name)) for name in sidecars]
         try:
-            for staged, final in moves:
-                os.replace(staged, final)
+            with interrupts_deferred():
+                for staged, final in moves:
+                    os.replace(staged, final)
         except OSError as error:
             raise output_error(self.output, error) from error
         final_paths = [final for _, final in moves]
         final_paths.remove(self.output)
         return [self.output, *final_paths]
-
-
-def output_error(output: Path, error: OSError) -> OutputError:
-    """The error a failed write is reported as."""
-    if error.errno == errno.ENOSPC:
-        return OutputError(f"output {output}: no space left on the device; free some or choose another -o")
-    return OutputError(f"output {output}: {error.strerror or error}")

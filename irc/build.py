@@ -18,7 +18,7 @@ from irc.application import SiteKey
 from irc.artifact import Stage, data_file
 from irc.errors import IrcError, PassFailed, UsageError
 from irc.guard import Guarded, guard
-from irc.ir import save, snapshot
+from irc.ir import provenance, save, snapshot
 from irc.judge import Assessment, Budget, Judge
 from irc.ledger import Ledger
 from irc.measurement import Measurement
@@ -89,7 +89,7 @@ class Build:
             max_drop=recipe.max_drop, min_speedup=recipe.min_speedup, target_size=recipe.target_size
         )
         self.dumps: list[Path] = []
-        self.notes: list[str] = []
+        self.notes: list[str] = list(provenance(model).notes)
         self._float_model: ir.Model | None = None
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
         self._split = approximate[0] if approximate else len(self.steps)

@@ -1,8 +1,8 @@
 """What a target is: the quantization style of a runtime, and named rules with two readings each.
 
-A rule is asked by the pass that places things ("may this node be integer here?") and by lint on a finished file ("which nodes
-break it?"). Both readings come from the same predicate, so placement and lint cannot disagree. A pass asks the target; it
-never tests its name.
+A rule is asked by the pass that places things ("may this node be integer here?") and by lint on a finished file ("which
+nodes break it?"). Both readings come from the same predicate, so placement and lint cannot disagree. A pass asks the
+target; it never tests its name.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class QuantizationStyle:
         needs_output: Of these, operators that are integer only when their output is quantized too.
         weight_zero_points: Of these, operators that want an explicit zero point of zeros for their weight.
         joining: Operators without weights that are integer when all their inputs and their output are quantized.
-        residual: Whether the skip branch of an Add behind an integer operator should be quantized, the other branch left alone.
+        residual: Whether the skip branch of an Add behind an integer operator is quantized, the other branch not.
         commuting: Operators that move int8 data unchanged when their output shares the scale of their input.
         fused: Activations that disappear into the quantization behind them.
         embeddings: Whether Gather reads int8 tables.
@@ -198,7 +198,7 @@ class Target(abc.ABC):
             message = f"opset {opset} is newer than {self.max_opset}, the newest that {self.name} is known to read"
             found.insert(0, Finding("opset-is-known", "<model>", message))
         if model.ir_version > self.max_ir_version:
-            message = f"IR version {model.ir_version} is newer than {self.max_ir_version}, the newest {self.name} is known to read"
+            message = f"IR version {model.ir_version} is newer than {self.max_ir_version}, the newest {self.name} reads"
             found.insert(0, Finding("ir-version-is-known", "<model>", message))
         return found
 

@@ -71,9 +71,9 @@ class _ReadBack:
         node = path[-1]
         if op_type == "Gather":
             return self._reads_int8_table(node)
-        if node.op_type == op_type and op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            if not has_quantized_operands(node):
-                return False, STORED_ONLY
+        weighted = node.op_type == op_type and op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+        if weighted and not has_quantized_operands(node):
+            return False, STORED_ONLY
         candidates = list(self._named.get(node.name or "", []))
         for step in path:
             for output in step.outputs:

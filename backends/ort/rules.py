@@ -71,7 +71,7 @@ class GemmOperands(Rule):
     """A Gemm with a float bias, or a weight without zero points, stays float; placement obeys through the style."""
 
     name = "gemm-operands-are-integer"
-    summary = "A quantized Gemm needs its bias as int32 behind DequantizeLinear, or none, and explicit zero points for its weight."
+    summary = "A quantized Gemm needs an int32 bias behind DequantizeLinear, or none, and zero points for its weight."
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """A quantized Gemm that the runtime does not recognize."""
@@ -92,9 +92,7 @@ class OperandIsQuantizedDirectly(Rule):
     """Flatten and Expand between DequantizeLinear and the operator hide the integers from it; Reshape does not."""
 
     name = "operand-is-quantized-directly"
-    summary = (
-        "DequantizeLinear must feed Gemm and MatMul directly: behind Flatten only their weight counts as quantized."
-    )
+    summary = "DequantizeLinear must feed Gemm and MatMul directly: behind Flatten only their weight is integer."
 
     _MOVES = ("Flatten", "Expand")
 
@@ -105,7 +103,9 @@ class OperandIsQuantizedDirectly(Rule):
                 continue
             producer = node.inputs[0].producer()
             if producer is not None and producer.op_type in self._MOVES and is_dequantized(producer.inputs[0]):
-                message = f"{producer.op_type} stands between DequantizeLinear and {node.op_type}: put a pair with the same scale behind it"
+                message = (
+                    f"put a pair with the same scale between {producer.op_type} and {node.op_type}, or it runs in float"
+                )
                 yield Finding(self.name, node_id(node), message)
 
 
@@ -116,10 +116,12 @@ class PairFeedsIntegerKernel(Rule):
     summary = "QuantizeLinear and DequantizeLinear between float operators only cost time and accuracy."
 
     _KERNELS = (
-        "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax",
+        "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid",
+        "Softmax",
     )  # fmt: skip
     _MOVES = (
-        "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Pad", "Resize", "Expand", "Gather",
+        "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Pad", "Resize", "Expand",
+        "Gather",
     )  # fmt: skip
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:

@@ -1,14 +1,14 @@
 """ONNX Runtime's CPU provider: QDQ that it really fuses into integer kernels.
 
-Learnt from the runtime itself (ONNX Runtime 1.31.1, x86-64 with VNNI) by reading its optimized graph; each row is a test:
+Learnt from the runtime itself (ONNX Runtime 1.31.1, x86-64 with VNNI) by reading its optimized graph; a test has each row:
 
 | float pattern behind DequantizeLinear | becomes |
 |---|---|
-| Conv 1-D to 3-D, grouped, depthwise; float bias; Relu or Clip; then QuantizeLinear covering no more than their range | QLinearConv |
+| Conv 1-D to 3-D, grouped, depthwise; float bias; Relu or Clip; then QuantizeLinear within their range | QLinearConv |
 | Conv without a QuantizeLinear behind it, or with another user of its output | float Conv |
-| Conv, then Relu, then QuantizeLinear with a zero point other than 0; Conv, then LeakyRelu or Sigmoid-Mul | float Conv |
+| Conv, Relu, QuantizeLinear with a zero point other than 0; Conv, then LeakyRelu or Sigmoid-Mul | float Conv |
 | ConvTranspose | float ConvTranspose |
-| Gemm, int32 bias behind DequantizeLinear or none, weight with zero points; any alpha, transA, transB | QGemm, float output |
+| Gemm, int32 bias behind DequantizeLinear or none, weight with zero points; any alpha, trans | QGemm, float output |
 | Gemm with a float bias, or a weight without zero points | float Gemm |
 | MatMul, constant 2-D weight, zero points omitted or not | MatMulIntegerToFloat, float output |
 | MatMul with a constant 3-D weight per channel | MatMulIntegerToFloat, which fails when it runs |
@@ -73,7 +73,7 @@ class OrtTarget(Target):
                 "Slice",
                 "Pad",
                 "Expand",
-            ),  # fmt: skip
+            ),
             fused=("Relu", "Clip"),
         )
 

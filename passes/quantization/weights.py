@@ -2,7 +2,7 @@
 
     scale[c] = max_abs(W[c]) / limit,   W_q = clip(round(W / scale), -limit, limit)
 
-Source: Jacob et al. 2018, arXiv:1712.05877; symmetric and per channel as in Krishnamoorthi 2018, arXiv:1806.08342, section 3.
+Source: Jacob et al. 2018, arXiv:1712.05877; symmetric per channel as in Krishnamoorthi 2018, arXiv:1806.08342.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def channel_scales(weight: Array, *, axis: int, limit: int = 127) -> Array:
     scale = np.maximum(largest / np.float32(limit), np.float32(SMALLEST_SCALE)).astype(np.float32)
     # A channel of zeros is exact with any scale; one keeps the products with it away from denormals.
     scale[largest == 0] = 1.0
-    return scale
+    return np.asarray(scale)
 
 
 def rounded(weight: Array, scale: Array, *, axis: int, limit: int = 127) -> Array:
@@ -77,7 +77,7 @@ def quantized_bias(bias: Array, scale: Array) -> Array | None:
 
 
 def relative_error(weight: Array, *, axis: int) -> float:
-    """Energy of the int8 rounding error relative to that of the weight, in blocks of rows so that memory stays small."""
+    """Energy of the int8 rounding error relative to that of the weight, taken in blocks of rows to keep memory small."""
     scale = channel_scales(weight, axis=axis)
     block = max(1, (4 << 20) // max(1, weight[:1].size))
     energy = error = 0.0

@@ -75,7 +75,7 @@ def test_full_disk(tmp_path):
     assert fingerprint(tmp_path) == before
 
 
-@pytest.mark.parametrize("delay", [0.5, 1.5, 2.5])
+@pytest.mark.parametrize("delay", [1.0, 1.5, 2.5])
 def test_interrupt_leaves_nothing(tmp_path, delay):
     path = write(tmp_path, convolution())
     data = samples(tmp_path, x=X)
@@ -94,7 +94,7 @@ def test_interrupt_leaves_nothing(tmp_path, delay):
     if process.returncode in (0, 3):
         pytest.skip("the build was faster than the interrupt")
     assert process.returncode == 130, error
-    assert error.strip().splitlines()[-1:] == ["irc: interrupted; nothing was written"], error
+    assert error.strip().splitlines()[-1:] == ["irc: interrupted; no half-written file is left"], error
     assert "Traceback" not in error
     assert fingerprint(tmp_path) == before
     assert not [p for p in os.listdir(tmp_path) if p.startswith(".model")]

@@ -80,7 +80,7 @@ def test_both_readings_of_an_operator_rule_agree(graph, weights, rule):
     assert OrtTarget().refuses(node).startswith(f"{rule}: ")
     by_hand = ir.from_proto(ir.to_proto(model))
     node = next(iter(by_hand.graph))
-    for index, axis in ((0, None), (1, 1)):
+    for index in (0, 1):
         value = node.inputs[index]
         source = value
         inits = {"s": 0.1}

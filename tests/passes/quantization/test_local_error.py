@@ -31,8 +31,8 @@ def test_every_site_has_an_error_and_sites_do_not_disturb_each_other(build, runn
     assert list(errors) == full.rewritten
     assert all(0 < error < 0.05 for error in errors.values())
     for site in full.rewritten:
-        if site == "s":
-            continue  # an Add joins only where its inputs are integers
+        if site in ("s", "g"):
+            continue  # Add and pooling join only where their inputs are integers
         alone = int8_kit.quantize(model, feeds=feeds, deny=lambda other, site=site: other != site)
         expected = _error_behind(model, alone.model, {"c1": "r1", "c3": "c4"}.get(site, site), feeds)
         assert errors[site] == pytest.approx(expected, rel=0.02), site

@@ -251,3 +251,34 @@ def test_embeddings_can_be_left_in_float():
 def test_needs_target_and_data():
     with pytest.raises(UsageError, match="needs a target and data"):
         list(Quantize().sites(int8_kit.block(), Context()))
+
+
+def test_old_opset_is_a_near_miss_that_names_the_cure():
+    model = pass_kit.parse("g (float[2,32] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": (32, 8)}, opset=11)
+    outcome = int8_kit.quantize(model)
+    assert outcome.rewritten == [] and "run raise-opset first" in outcome.skipped["y"]
+
+
+def test_result_that_no_integer_operator_reads_is_not_joined():
+    graph = "g (float[1,16,8,8] x) => (float[1,16,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, v) b = Conv<pads=[1,1,1,1]>(x, w) y = Add(a, b) }"
+    outcome = int8_kit.quantize(pass_kit.parse(graph, {"v": (16, 16, 3, 3), "w": (16, 16, 3, 3)}))
+    assert outcome.rewritten == ["a", "b"]
+
+
+def test_wide_fan_out_is_looked_at_in_linear_time():
+    lines = ["a0 = Conv<pads=[1,1,1,1]>(x, w)"]
+    lines += [f"a{i} = Add(a{i - 1}, a{max(0, i - 2)})" for i in range(1, 300)]
+    graph = f"g (float[1,16,4,4] x) => (float[1,16,4,4] y) {{ {' '.join(lines)} y = Tanh(a299) }}"
+    outcome = int8_kit.quantize(pass_kit.parse(graph, {"w": (16, 16, 3, 3)}))
+    assert outcome.rewritten == ["a0"]
+
+
+@pytest.mark.parametrize("spatial", ["8", "8,8", "4,4,4"])
+@pytest.mark.parametrize("group", [1, 4, 32])
+def test_convolutions_of_every_kind(spatial, group, tmp_path):
+    rank = spatial.count(",") + 1
+    graph = f"g (float[2,32,{spatial}] x) => (float y) {{ c = Conv<group={group}>(x, w, b) r = Relu(c) y = Tanh(r) }}"
+    model = pass_kit.parse(graph, {"w": (32, 32 // group, *[3] * rank), "b": (32,)})
+    outcome = int8_kit.quantize(model)
+    assert outcome.rewritten == ["c"] and int8_kit.noise(model, outcome.model) < LIMIT
+    assert int8_kit.runtime_operators(outcome.model, tmp_path)["QLinearConv"] == 1
