@@ -201,7 +201,7 @@ class Build:
 
     def _judge(self, runner: Runner, samples: Measurement) -> Judge | None:
         if samples.source is None:
-            self.notes.append("accuracy not judged: there is no data")
+            self.notes.append("accuracy not judged: there is no data; give --data to judge and to calibrate")
             return None
         original = runner.open(self.path)
         return Judge(

@@ -70,7 +70,8 @@ def level(name: str, *, has_data: bool) -> Recipe:
 
     Args:
         name: "O0", "O1" or "O2".
-        has_data: With data, `O2` is calibrated static int8; without, dynamic int8.
+        has_data: With data, `O2` is calibrated static int8; without, dynamic int8 of MatMul and Gemm and int8
+            storage of other weights.
 
     Raises:
         UsageError: If the level is unknown or not in this version.
@@ -83,7 +84,7 @@ def level(name: str, *, has_data: bool) -> Recipe:
         return Recipe("-O0", ())
     if name == "O1":
         return Recipe("-O1", tuple(pipeline.parse(LOSSLESS)))
-    lossy = "quantize" if has_data else "quantize-dynamic"
+    lossy = "quantize" if has_data else "quantize-dynamic,quantize-weights"
     return Recipe(
         "-O2",
         tuple(pipeline.parse(f"{LOSSLESS},{lossy}")),

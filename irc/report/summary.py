@@ -85,10 +85,17 @@ def _table(report: BuildReport) -> Table:
 
 
 def accuracy_row(report: BuildReport) -> tuple[str, str, str, str]:
-    """Name, before, after and loss of the judge's measure."""
+    """Name, before, after and relative change of the judge's reported quality; below zero is worse.
+
+    Where another quality decides (few labels), the lines below the table say so, and its loss.
+    """
     found = report.accuracy
     assert found is not None
-    return (found.name, f"{found.reference:.4f}", f"{found.value:.4f}", f"{-found.loss:+.2%}")
+    change = -found.loss
+    if found.criterion != found.name and found.reference:
+        change = (found.value - found.reference) / abs(found.reference)
+    text = f"{change:+.2%}" if abs(change) >= 5e-5 else "0.00%"
+    return (found.name, f"{found.reference:.4f}", f"{found.value:.4f}", text)
 
 
 def _accuracy_lines(report: BuildReport) -> Iterator[str]:
@@ -98,7 +105,8 @@ def _accuracy_lines(report: BuildReport) -> Iterator[str]:
 
 
 def _record_lines(record: PassRecord, verbose: bool) -> Iterator[str]:
-    counts = [f"{len(record.rewritten)} rewritten"]
+    whole = bool(record.rewritten) and all(entry.site == MODEL_SITE for entry in record.rewritten)
+    counts = ["applied" if whole else f"{len(record.rewritten)} rewritten"]
     real = [entry for entry in record.skipped if entry.site != MODEL_SITE]
     if record.skipped:
         counts.append(f"{len(record.skipped)} skipped")
