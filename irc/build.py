@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from irc.application import SiteKey
 from irc.artifact import Stage, data_file
-from irc.errors import IrcError, PassFailed, UsageError
+from irc.errors import IrcError, ModelError, PassFailed, UsageError
 from irc.guard import Guarded, guard
 from irc.ir import provenance, save, snapshot
 from irc.judge import Assessment, Budget, Judge
@@ -110,6 +110,11 @@ class Build:
         with Runner(threads=request.threads) as runner:
             planned = self.plan.statistics if self.plan is not None else None
             samples = Measurement(self.path, self.model, request, runner, planned=planned)
+            if samples.refused is not None and self._split < len(self.steps):
+                raise ModelError(
+                    f"{self.path.name}: the runtime cannot run it, so it can be neither calibrated nor judged: "
+                    f"{samples.refused}; -O1 simplifies it"
+                )
             base = self._run_lossless(runner, samples)
             if self._split == len(self.steps):
                 built = self._finish(base.model, base.ledger, {}, None, 0, runner, samples)

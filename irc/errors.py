@@ -1,7 +1,8 @@
 """The one family of errors irc raises on purpose, each with the exit code the command line gives it.
 
 A message says what is wrong, where, the value, and what to do. Anything that is not an `IrcError` is a defect of irc
-and exits with 1.
+and exits with 1. A build that misses its budget (3) or a `--require` clause (5) is no error: it writes its artifact, and
+the report has the exit code.
 """
 
 from __future__ import annotations
@@ -45,10 +46,6 @@ class DataError(IrcError):
     exit_code = 4
 
 
-class MissingExtraError(UsageError):
-    """A feature needs a package that is not installed; the message names the extra that brings it."""
-
-
 class PassFailed(IrcError):
     """A pass raised or left an invalid model; the model was restored.
 
@@ -63,10 +60,6 @@ class PassFailed(IrcError):
         self.site = site
 
 
-class VerificationError(IrcError):
-    """Verification itself could not be carried out, or a violation could not be isolated."""
-
-
 class RunnerError(IrcError):
     """The runtime refused a model or a feed, or the child process that hosts it died.
 
@@ -77,15 +70,3 @@ class RunnerError(IrcError):
     def __init__(self, message: str, *, crashed: bool = False) -> None:
         super().__init__(message)
         self.crashed = crashed
-
-
-class BudgetMissed(IrcError):
-    """The budget (accuracy, speed or size) was not met; the best legal artifact was written."""
-
-    exit_code = 3
-
-
-class RequirementUnmet(IrcError):
-    """A `--require` clause is not satisfied by the ledger."""
-
-    exit_code = 5

@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from irc.analysis.assumed_sizes import assume_sizes
 from irc.analysis.concrete_shapes import ConcreteShapes
-from irc.analysis.cost import value_bytes
 from irc.analysis.interface_difference import Pairing
+from irc.analysis.model_cost import value_bytes
 from irc.analysis.weights import Weights
 from irc.numeric_difference import NumericDifference
 

@@ -49,6 +49,7 @@ class Measurement:
         source: The user's data; None without.
         name: The data in words; "" without.
         notes: What the user should know about the samples.
+        refused: Why the runtime does not open the original; None if it does, or was not asked.
     """
 
     def __init__(
@@ -61,11 +62,9 @@ class Measurement:
         self._generated: list[Feed] | None = None
         self.notes: list[str] = []
         self.source: DataSource | None = None
+        self.refused: str | None = None
         if request.data is not None:
-            self.source = open_data(request.data, model, label=request.label, seed=request.seed, runner=runner)
-            if self.source.synthetic:
-                self.notes.append("the data is generated: accuracy figures say little about real inputs")
-            self._try_first(self.source)
+            self._open_data()
         self.name = self.source.describe() if self.source is not None else ""
 
     @property
@@ -80,13 +79,31 @@ class Measurement:
         """Number of samples the statistics come from."""
         return max((int(sweep["samples"]) for sweep in self._collected), default=0)
 
+    def _open_data(self) -> None:
+        """Opens the user's data; a model that does not run leaves generated data without a source."""
+        request = self._request
+        try:
+            self.source = open_data(
+                request.data, self._model, label=request.label, seed=request.seed, runner=self._runner
+            )
+        except RunnerError as error:
+            self._refuse(error)
+            return
+        if self.source.synthetic:
+            self.notes.append("the data is generated: accuracy figures say little about real inputs")
+        self._try_first(self.source)
+
+    def _refuse(self, error: RunnerError) -> None:
+        self.refused = str(error)
+        self.notes.append(f"the runtime cannot run the original: {error}")
+
     def _try_first(self, source: DataSource) -> None:
         """The first sample must run through the original: otherwise the data is at fault, not a pass."""
         sample = next(iter(source.samples()))
         try:
             opened = self._runner.open(self._path)
         except RunnerError as error:
-            self.notes.append(f"the runtime cannot run the original: {error}")
+            self._refuse(error)
             return
         try:
             opened.run(sample.feed)

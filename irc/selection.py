@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from irc.errors import UsageError
+from irc.ir.exporter_metadata import MODULE_KEY
 from irc.pass_base import node_id
 
-MODULE_KEY = "irc.module"
 _KINDS = ("name", "re", "op", "module")
 
 

@@ -86,11 +86,6 @@ class Verifier:
         # The process drops what it holds of a folder that is gone.
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    @property
-    def random_outputs(self) -> list[str]:
-        """Names of outputs that are not compared."""
-        return list(self.unstable)
-
     def check(self, model: ir.Model, contract: Contract) -> Verdict:
         """Runs a model on the feeds of the reference and compares under a contract.
 

@@ -3,9 +3,9 @@
 from irc.analysis.activation_memory import PeakMemory, peak_memory
 from irc.analysis.assumed_sizes import Sizes, assume_sizes, dynamic_axes, parse_sizes
 from irc.analysis.concrete_shapes import ConcreteShapes
-from irc.analysis.cost import ModelCost, NodeCost, cost
 from irc.analysis.description import describe, operator_counts
-from irc.analysis.multiply_accumulates import UnknownCost, multiply_accumulates
+from irc.analysis.model_cost import ModelCost, NodeCost, cost
+from irc.analysis.operation_macs import UnknownCost, multiply_accumulates
 from irc.analysis.type_names import type_name
 from irc.analysis.weights import StoredTensor, Weights, parameters
 

@@ -12,7 +12,7 @@ import dataclasses
 import onnx_ir as ir
 
 from irc.analysis.concrete_shapes import ConcreteShapes
-from irc.analysis.cost import VIEWS, value_bytes
+from irc.analysis.model_cost import VIEWS, value_bytes
 from irc.analysis.weights import Weights
 from irc.pass_base import node_id
 

@@ -43,8 +43,8 @@ import onnx_ir as ir
 from irc.analysis.activation_memory import peak_memory
 from irc.analysis.assumed_sizes import Sizes, assume_sizes, dynamic_axes
 from irc.analysis.concrete_shapes import ConcreteShapes
-from irc.analysis.cost import ModelCost, NodeCost, cost_of
-from irc.analysis.multiply_accumulates import RUNTIME_DOMAIN, STANDARD_DOMAINS
+from irc.analysis.model_cost import ModelCost, NodeCost, cost_of
+from irc.analysis.operation_macs import RUNTIME_DOMAIN, STANDARD_DOMAINS
 from irc.analysis.type_names import type_name
 from irc.analysis.weights import StoredTensor, Weights
 from irc.ir import size_on_disk, weight_bytes

@@ -3,7 +3,7 @@
 from irc.calibration.collector import collect, compare_values
 from irc.calibration.data import DataSource, Feed, FeedList, Sample
 from irc.calibration.generated import generate_feeds, runnable_feeds
-from irc.calibration.signature import signature
+from irc.calibration.input_signature import signature
 from irc.calibration.sources import open_data, take
 from irc.calibration.statistics import MinMax, Statistic, StatisticRequest, Statistics
 

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from irc.calibration.data import DataSource, Feed, Sample
 from irc.calibration.input_roles import Role, input_role
+from irc.calibration.input_signature import InputSpec, signature
 from irc.calibration.input_sizes import CHOICES, SizeChoice, demanded_sizes, input_sizes
-from irc.calibration.signature import InputSpec, signature
 from irc.errors import DataError, RunnerError
 
 if TYPE_CHECKING:

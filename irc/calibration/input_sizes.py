@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from irc.calibration.signature import UNKNOWN, InputSpec
+from irc.calibration.input_signature import UNKNOWN, InputSpec
 from irc.ir import constant_tensor
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from irc.calibration.data import Feed
-from irc.calibration.signature import ArrayHeader
+from irc.calibration.input_signature import ArrayHeader
 from irc.errors import DataError
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.calibration.data import DataSource, Feed, Sample
+from irc.calibration.input_signature import ArrayHeader, InputSpec, check_headers, fit, signature
 from irc.calibration.npz import read_arrays, read_headers, read_rows
-from irc.calibration.signature import ArrayHeader, InputSpec, check_headers, fit, signature
 from irc.calibration.user_function import call_function, load_function
 from irc.errors import DataError, UsageError
 

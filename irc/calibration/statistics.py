@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, Self
 
 
+NEVER_SEEN = "no sample gave it an element"
+
+
 @dataclasses.dataclass(frozen=True)
 class StatisticRequest:
     """Asks for one statistic of one value.
@@ -95,7 +98,7 @@ class Statistics(Mapping[str, MinMax]):
         """JSON- and YAML-ready fields; floats round-trip exactly."""
         return {
             "ranges": {name: [r.low, r.high, r.count] for name, r in self.items()},
-            "missing": dict(self.missing),
+            "missing": {**self.missing, **{name: NEVER_SEEN for name, r in self.ranges.items() if r.empty}},
             "samples": self.samples,
         }
 

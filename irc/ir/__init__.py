@@ -1,4 +1,4 @@
-"""What a model is: load, save, safe edits, shapes, validity, and sessions without serialized weights.
+"""What a model is: load, save, safe edits, shapes, validity, and models split from their weights.
 
 The IR is `onnx_ir.Model`, used directly. This room closes the traps around it and wraps nothing else.
 """
@@ -9,20 +9,17 @@ from irc.ir.edit import add_initializer, bypass, can_replace, remove_dead, repla
 from irc.ir.exporter_metadata import MODULE_KEY, module_metadata
 from irc.ir.names import unique_name
 from irc.ir.normal_form import normalize
-from irc.ir.provenance import Provenance, provenance
+from irc.ir.origin import Provenance, provenance
 from irc.ir.reading import load
-from irc.ir.session import Session, open_session, session_options
 from irc.ir.shapes import refresh_shapes
-from irc.ir.skeleton import ExternalSlice, Skeleton, skeleton
+from irc.ir.splitting import Skeleton, skeleton
 from irc.ir.validity import Interface, check, interface
 from irc.ir.writing import save, size_on_disk, weight_bytes
 
 __all__ = [
     "MODULE_KEY",
-    "ExternalSlice",
     "Interface",
     "Provenance",
-    "Session",
     "Skeleton",
     "add_initializer",
     "bypass",
@@ -37,14 +34,12 @@ __all__ = [
     "module_metadata",
     "normalize",
     "only_consumer",
-    "open_session",
     "provenance",
     "refresh_shapes",
     "remove_dead",
     "replace_node",
     "replace_value",
     "save",
-    "session_options",
     "size_on_disk",
     "skeleton",
     "snapshot",

@@ -8,7 +8,7 @@ import onnx_ir.passes.common as common_passes
 
 from irc.errors import ModelError
 from irc.ir.messages import first_line
-from irc.ir.provenance import add_note
+from irc.ir.origin import add_note
 
 FunctionId = tuple[str, str, str]
 

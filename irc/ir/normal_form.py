@@ -16,7 +16,7 @@ from irc.ir.exporter_metadata import clean_metadata
 from irc.ir.functions import inline_functions
 from irc.ir.messages import first_line
 from irc.ir.names import track, unique_name
-from irc.ir.provenance import Provenance, add_note, provenance, record
+from irc.ir.origin import Provenance, add_note, provenance, record
 from irc.ir.single_assignment import repair_names
 from irc.ir.stripped import graphs_of
 from irc.ir.tensors import settle_tensors, tensor_shape

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from irc.errors import ModelError
 from irc.ir.data_files import all_tensors, check_external_data
 from irc.ir.normal_form import normalize_in_place, read_proto
-from irc.ir.provenance import Provenance, provenance, record
+from irc.ir.origin import Provenance, provenance, record
 from irc.ir.validity import check
 
 MAX_OPSET = onnx.defs.onnx_opset_version()

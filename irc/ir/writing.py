@@ -16,7 +16,7 @@ from irc.atomic import interrupts_deferred, output_error
 from irc.errors import ModelError, OutputError
 from irc.ir.copying import snapshot
 from irc.ir.messages import first_line
-from irc.ir.provenance import provenance
+from irc.ir.origin import provenance
 from irc.ir.stripped import graphs_of, weights_detached
 from irc.ir.tensors import LARGE_BYTES
 

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from irc.errors import UsageError
+from irc.report.console import human_bytes
 
 if TYPE_CHECKING:
     from irc.judge.assessment import Assessment
@@ -86,7 +87,7 @@ class Budget:
         if latency is not None and self.min_speedup is not None and latency.slower_than(self.min_speedup):
             clauses.append(f"{latency.describe()}; the budget is at least {self.min_speedup:g}x")
         if size is not None and self.target_size is not None and size > self.target_size:
-            clauses.append(f"the artifact has {format_size(size)}; the budget is {format_size(self.target_size)}")
+            clauses.append(f"the artifact has {human_bytes(size)}; the budget is {human_bytes(self.target_size)}")
         return clauses
 
     def format_loss(self, assessment: Assessment) -> str:
@@ -105,7 +106,7 @@ class Budget:
         if self.min_speedup is not None:
             clauses.append(f"at least {self.min_speedup:g}x the original's speed")
         if self.target_size is not None:
-            clauses.append(f"at most {format_size(self.target_size)}")
+            clauses.append(f"at most {human_bytes(self.target_size)}")
         return ", ".join(clauses)
 
 
@@ -157,11 +158,3 @@ def parse_size(text: str | int) -> int:
     if size <= 0:
         raise UsageError(f"--target-size is {text!r}; write bytes with a unit such as 5MB or 300KiB")
     return size
-
-
-def format_size(size: int) -> str:
-    """Bytes in words, decimal units: "5.2 MB"."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}" if size < 1000 * unit else f"{size / unit:.0f} {name}"
-    return f"{size} B"

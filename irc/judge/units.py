@@ -27,7 +27,8 @@ def rows(array: Array, feed: Mapping[str, Array]) -> list[Array]:
         return [array]
     mask = _padding_mask(array, feed)
     if mask is None:
-        return list(array)
+        # Not list(array): the elements of a vector of strings are no arrays.
+        return [array[index, ...] for index in range(size)]
     return [row[kept] for row, kept in zip(array, mask, strict=True)]
 
 

@@ -90,30 +90,31 @@ class WeightStore:
         Raises:
             RunnerError: If weights cannot be written.
         """
-        from irc.ir.skeleton import ExternalSlice, skeleton
+        import onnx_ir as ir
+
+        from irc.ir.splitting import skeleton
 
         split = skeleton(model, extra_outputs=extra_outputs)
         weights: dict[str, FileSlice | np.ndarray[Any, Any]] = {}
         spilled = []
-        for name, weight in split.weights.items():
-            if isinstance(weight, ExternalSlice):
-                weights[name] = FileSlice(weight.path, weight.offset, weight.dtype, weight.shape)
-            elif isinstance(weight, np.ndarray) and weight.nbytes <= INLINE_BYTES:
-                weights[name] = np.ascontiguousarray(weight)
+        for name, tensor in split.weights.items():
+            if isinstance(tensor, ir.ExternalTensor):
+                path, shape = os.path.abspath(tensor.path), tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
+                weights[name] = FileSlice(path, tensor.offset or 0, tensor.dtype.numpy().name, shape)
+            elif tensor.nbytes <= INLINE_BYTES:
+                weights[name] = np.ascontiguousarray(tensor.numpy())
             else:
-                tensor = model.graph.initializers[name].const_value
-                kept = self._spill(weight if tensor is None else tensor, weight)
+                kept = self._spill(tensor)
                 weights[name] = kept.slice
                 spilled.append(kept)
         return PortableModel(split.proto, weights), spilled
 
-    def _spill(self, tensor: Any, weight: Any) -> SpilledWeight:
+    def _spill(self, tensor: ir.TensorProtocol) -> SpilledWeight:
         key = id(tensor)
         if key in self._known and self._known[key][0]() is tensor:
             return self._known[key][1]
         self._count += 1
-        array = weight if isinstance(weight, np.ndarray) else weight.numpy()
-        spilled = SpilledWeight(self._folder / f"weight-{self._count}.bin", array)
+        spilled = SpilledWeight(self._folder / f"weight-{self._count}.bin", tensor.numpy())
         known = self._known
         known[key] = (weakref.ref(tensor, lambda _: known.pop(key, None)), spilled)
         return spilled

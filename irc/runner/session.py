@@ -80,4 +80,5 @@ def _array(weight: FileSlice | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return weight
     count = int(np.prod(weight.shape, dtype=np.int64))
     flat = np.memmap(weight.path, dtype=np.dtype(weight.dtype), mode="r", offset=weight.offset, shape=(count,))
-    return np.asarray(flat).reshape(weight.shape)
+    # Data files of other tools pack tensors without alignment; a misaligned one has to be copied.
+    return np.require(np.asarray(flat).reshape(weight.shape), requirements=["A"])

@@ -19,14 +19,14 @@ from irc.ir import (
     interface,
     load,
     normalize,
-    open_session,
     refresh_shapes,
     remove_dead,
     replace_value,
     save,
-    skeleton,
     snapshot,
 )
+from irc.runner.portable import WeightStore
+from irc.runner.session import open_session
 
 UNARY = ("Identity", "Neg", "Abs", "Relu", "Tanh")
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -161,10 +161,12 @@ def test_edits_keep_the_interface_and_a_snapshot_does_not_see_them(proto: onnx.M
 
 @QUICK
 @given(models())
-def test_a_session_on_the_skeleton_computes_what_the_file_does(proto: onnx.ModelProto) -> None:
+def test_what_crosses_to_the_runtime_computes_what_the_file_does(proto: onnx.ModelProto) -> None:
     model = normalize(proto)
     before = frozen(model)
-    got = open_session(skeleton(model), optimization="none").run(None, X)
-    for mine, want in zip(got, numbers(model), strict=True):
+    with tempfile.TemporaryDirectory() as folder:
+        portable, _ = WeightStore(Path(folder)).portable(model, ())
+        got = open_session(portable, optimization="none").run(X)
+    for mine, want in zip(got.values(), numbers(model), strict=True):
         np.testing.assert_array_equal(mine, want)
     assert frozen(model) == before

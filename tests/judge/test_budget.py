@@ -6,7 +6,7 @@ from judge_cases import feeds, identity_judge
 
 from irc.errors import UsageError
 from irc.judge import Assessment, Budget
-from irc.judge.budget import format_size, parse_drop, parse_size, parse_speedup
+from irc.judge.budget import parse_drop, parse_size, parse_speedup
 
 
 def assessment(loss: float, *, base: float = 0.8) -> Assessment:
@@ -89,14 +89,10 @@ def test_missed_names_every_clause_with_its_figures() -> None:
     assert budget.missed(assessment(0.02), slow, 6_200_000) == [
         "accuracy loses 2.00 %; the budget is at most 1 % relative loss",
         "1.1x as fast; the budget is at least 1.3x",
-        "the artifact has 6.2 MB; the budget is 5 MB",
+        "the artifact has 6.20 MB; the budget is 5.00 MB",
     ]
     assert budget.missed(assessment(0.001), None, 4_000_000) == []
-    assert budget.describe() == "at most 1 % relative loss, at least 1.3x the original's speed, at most 5 MB"
-
-
-def test_sizes_in_words() -> None:
-    assert [format_size(n) for n in (12, 5000, 1_234_567, 2_500_000_000)] == ["12 B", "5 kB", "1.23 MB", "2.5 GB"]
+    assert budget.describe() == "at most 1 % relative loss, at least 1.3x the original's speed, at most 5.00 MB"
 
 
 def test_few_samples_cannot_prove_and_say_how_many_could() -> None:

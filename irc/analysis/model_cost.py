@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from irc.analysis.assumed_sizes import Sizes, assume_sizes
 from irc.analysis.concrete_shapes import ConcreteShapes
-from irc.analysis.multiply_accumulates import INTEGER_OPERATORS, UnknownCost, formula_of, multiply_accumulates
+from irc.analysis.operation_macs import INTEGER_OPERATORS, UnknownCost, formula_of, multiply_accumulates
 from irc.analysis.type_names import type_name
 from irc.analysis.weights import Weights, parameters
 from irc.pass_base import node_id
