@@ -10,13 +10,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
 from irc.errors import IrcError, PassFailed
 from irc.ledger import Entry, PassRecord
-from irc.pass_base import Context, Site, Skip
+from irc.pass_base import MODEL_SITE, Context, Site, Skip
 from irc.pipeline import Step
 
 MAX_SWEEPS = 64
@@ -48,10 +48,12 @@ class Applied:
     Attributes:
         record: The ledger record.
         keys: The rewrites made, in order.
+        refused: The rewrites that `permit` or the limit refused, as they stand in the ledger.
     """
 
     record: PassRecord
-    keys: list[SiteKey]
+    keys: list[SiteKey] = dataclasses.field(default_factory=list)
+    refused: dict[SiteKey, Entry] = dataclasses.field(default_factory=dict)
 
 
 def count_nodes(model: ir.Model) -> int:
@@ -76,34 +78,41 @@ def apply_pass(
         ctx: What the pass may ask of the world.
         index: Position of the step in the pipeline, the first half of a `SiteKey`.
         permit: Asked before every rewrite.
-        limit: Rewrite at most this many sites; None means all.
+        limit: Rewrite at most this many sites, those counted that `permit` refuses, so that what is refused early does
+            not open the door to what comes late; None means all.
 
     Raises:
         PassFailed: If the pass raised; the model is then half-changed and the caller restores it.
     """
     pass_ = step.pass_
     record = PassRecord(pass_.name, step.text, pass_.contract.value, nodes_before=count_nodes(model))
-    applied = Applied(record, [])
+    applied = Applied(record)
     occurrences: collections.Counter[str] = collections.Counter()
-    refused: dict[str, Entry] = {}
+    offered: set[SiteKey] = set()
     start = time.perf_counter()
-    for _ in range(MAX_SWEEPS if pass_.contract.lossless else 1):
+    for _ in range(MAX_SWEEPS):
         skipped: dict[str, Entry] = {}
         changed = whole_model = False
-        for found in _sites(step, model, ctx):
+        for found in _sites(step, model, ctx, index):
             op_type = found.node.op_type if found.node is not None else ""
             if isinstance(found, Skip):
                 skipped[found.id] = Entry(found.id, op_type, found.reason)
                 continue
             key = SiteKey(index, found.id, occurrences[found.id])
-            reason = step.selection.refuses(found.node, found.id) or permit(key)
-            if reason is None and limit is not None and len(applied.keys) >= limit:
-                reason = f"the limit of {limit} sites is reached"
-            if reason is not None:
-                refused[found.id] = Entry(found.id, op_type, reason)
+            if (reason := step.selection.refuses(found.node, found.id)) is not None:
+                skipped[found.id] = Entry(found.id, op_type, reason)
                 continue
-            outcome = _rewrite(step, found, ctx)
+            if limit is not None and key not in offered and len(offered) >= limit:
+                reason = f"the limit of {limit} sites is reached"
+            else:
+                offered.add(key)
+                reason = permit(key)
+            if reason is not None:
+                applied.refused[key] = Entry(found.id, op_type, reason)
+                continue
+            outcome = _rewrite(step, found, ctx, index)
             if outcome is not None:
+                offered.discard(key)
                 skipped[found.id] = Entry(found.id, op_type, outcome.reason)
                 continue
             occurrences[found.id] += 1
@@ -111,9 +120,12 @@ def apply_pass(
             record.rewritten.append(Entry(found.id, op_type))
             changed = True
             whole_model = whole_model or found.node is None
-        if not changed or whole_model:
+        if not changed or whole_model or not pass_.contract.lossless:
             break
+    else:
+        skipped[MODEL_SITE] = Entry(MODEL_SITE, "", f"stopped after {MAX_SWEEPS} sweeps: it finds sites without end")
     record.seconds = time.perf_counter() - start
+    refused = {entry.site: entry for entry in applied.refused.values()}
     record.skipped = [
         entry for site, entry in {**skipped, **refused}.items() if site not in occurrences or site in refused
     ]
@@ -121,7 +133,7 @@ def apply_pass(
     return applied
 
 
-def _sites(step: Step, model: ir.Model, ctx: Context):  # type: ignore[no-untyped-def]
+def _sites(step: Step, model: ir.Model, ctx: Context, index: int) -> Iterator[Site | Skip]:
     """The pass's own generator, its exceptions named."""
     try:
         yield from step.pass_.sites(model, ctx)
@@ -131,10 +143,11 @@ def _sites(step: Step, model: ir.Model, ctx: Context):  # type: ignore[no-untype
         raise PassFailed(
             f"{step.pass_.name}: failed while looking for sites: {type(error).__name__}: {error}",
             pass_name=step.pass_.name,
+            step=index,
         ) from error
 
 
-def _rewrite(step: Step, site: Site, ctx: Context) -> Skip | None:
+def _rewrite(step: Step, site: Site, ctx: Context, index: int) -> Skip | None:
     try:
         return step.pass_.rewrite(site, ctx)
     except IrcError:
@@ -144,4 +157,5 @@ def _rewrite(step: Step, site: Site, ctx: Context) -> Skip | None:
             f"{step.pass_.name}: failed at {site.id!r}: {type(error).__name__}: {error}",
             pass_name=step.pass_.name,
             site=site.id,
+            step=index,
         ) from error

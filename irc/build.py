@@ -117,7 +117,7 @@ class Build:
                 )
             base = self._run_lossless(runner, samples)
             if self._split == len(self.steps):
-                built = self._finish(base.model, base.ledger, {}, None, 0, runner, samples)
+                built = self._finish(base.model, base.ledger, base.undone, None, 0, runner, samples)
             else:
                 built = self._run_approximate(base, runner, samples)
             return built
@@ -137,14 +137,15 @@ class Build:
     ) -> PassManager:
         planned = self.plan.denied if self.plan is not None else {}
         combined = {
-            dataclasses.replace(key, step=key.step - offset): reason
+            _shifted(key, -offset): reason
             for key, reason in {**planned, **denied}.items()
             if offset <= key.step < offset + len(steps)
         }
         explicit = self.recipe.name == "passes"
         return PassManager(
             steps,
-            verify=samples.verifier if self.request.verify else False,
+            # A plan says what verification undid; on other inputs it could decide otherwise.
+            verify=samples.verifier if self.request.verify and self.plan is None else False,
             limits={k: v for k, v in self.request.limits.items() if k in {s.pass_.name for s in steps}},
             denied=combined,
             on_failure="raise" if explicit else "undo",
@@ -176,12 +177,7 @@ class Build:
 
         self.request.progress(0.2, "quantizing")
         full = build({})
-        keys = [
-            SiteKey(offset + i, entry.site)
-            for i, (step, record) in enumerate(zip(steps, full.ledger.passes, strict=True))
-            if not step.pass_.contract.lossless
-            for entry in record.rewritten
-        ]
+        keys = [_shifted(key, offset) for key in full.keys if not steps[key.step].pass_.contract.lossless]
         if not keys:
             self.notes.append("no site could be rewritten by an approximate pass; the artifact is lossless")
         result, denied, reverted, judge = full, {}, 0, None
@@ -191,11 +187,11 @@ class Build:
         if judge is not None and self.budget.max_drop is not None and self.recipe.has_budget:
             guarded = self._guard(keys, full, build, judge, base, context, runner)
             result, denied, reverted = guarded.candidate.build, guarded.candidate.denied, guarded.reverted
-        assessment = self._assess(judge, result.model, runner) if judge is not None else None
-        ledger = Ledger(list(base.ledger.passes), list(base.ledger.notes), base.ledger.verification_runs)
-        ledger.extend(result.ledger)
-        _mark_reverted(ledger, denied)
-        built = self._finish(result.model, ledger, denied, assessment, reverted, runner, samples)
+        assessment = guarded.candidate.acceptance if guarded is not None else None
+        if judge is not None and assessment is None:
+            assessment = self._assess(judge, result.model, runner, half="acceptance" if guarded is not None else "all")
+        ledger, undone = self._joined(base, result, denied)
+        built = self._finish(result.model, ledger, undone, assessment, reverted, runner, samples)
         if self._too_slow(built) and self.recipe.has_budget and self.plan is None:
             built = self._fall_back(built, base, keys, build, runner, samples)
         elif keys and reverted == len(keys):
@@ -230,11 +226,8 @@ class Build:
         runner: Runner,
     ) -> Guarded:
         def assess(result: RunResult, half: str) -> Assessment:
-            opened = runner.open(result.model)
-            try:
+            with runner.open(result.model) as opened:
                 return judge.assess(opened, half=half)
-            finally:
-                opened.close()
 
         def ranking(result: RunResult) -> list[tuple[SiteKey, float]]:
             self.request.progress(0.4, "measuring the output error of every site")
@@ -255,13 +248,20 @@ class Build:
             progress=self.request.progress,
         )
 
-    def _assess(self, judge: Judge, model: ir.Model, runner: Runner) -> Assessment:
+    def _assess(self, judge: Judge, model: ir.Model, runner: Runner, *, half: str) -> Assessment:
         self.request.progress(0.7, "judging")
-        opened = runner.open(model)
-        try:
-            return judge.assess(opened, half="acceptance" if self.recipe.has_budget else "all")
-        finally:
-            opened.close()
+        with runner.open(model) as opened:
+            return judge.assess(opened, half=half)
+
+    def _joined(
+        self, base: RunResult, result: RunResult, denied: Mapping[SiteKey, str]
+    ) -> tuple[Ledger, dict[SiteKey, str]]:
+        """The ledger of both halves of the pipeline, and every rewrite that was not to be made, for the plan."""
+        ledger = Ledger(list(base.ledger.passes), list(base.ledger.notes), base.ledger.verification_runs)
+        ledger.extend(result.ledger)
+        _mark_reverted(ledger, denied)
+        later = {_shifted(key, self._split): reason for key, reason in result.undone.items()}
+        return ledger, {**base.undone, **later, **denied}
 
     # -- the artifact -------------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class Build:
         self,
         model: ir.Model,
         ledger: Ledger,
-        denied: dict[SiteKey, str],
+        undone: Mapping[SiteKey, str],
         assessment: Assessment | None,
         reverted: int,
         runner: Runner,
@@ -282,7 +282,8 @@ class Build:
         file = self.stage.subfolder(folder) / self.stage.output.name
         save(model, file)
         coverage = None
-        if any(record.contract == "approximate" for record in ledger) and self.plan is None:
+        asked = self.plan is None or self.request.require
+        if any(record.contract == "approximate" for record in ledger) and asked:
             coverage = samples.coverage(self.target, self._float_model or model, ledger, file)
         latency = None
         if self.request.measure and self.plan is None and self.steps:
@@ -292,7 +293,7 @@ class Build:
             model=model,
             file=file,
             ledger=ledger,
-            denied={**self._undone(ledger), **denied},
+            denied=dict(undone),
             statistics=samples.statistics,
             samples=samples.collected,
             data_name=samples.name,
@@ -332,25 +333,12 @@ class Build:
         why = f"back to float: the int8 model is slower than the original ({slow.latency.describe()})"
         denied = dict.fromkeys(keys, why)
         result = build(denied)
-        ledger = Ledger(list(base.ledger.passes), list(base.ledger.notes), base.ledger.verification_runs)
-        ledger.extend(result.ledger)
-        _mark_reverted(ledger, denied)
-        built = self._finish(result.model, ledger, denied, None, len(keys), runner, samples, folder="lossless")
+        ledger, undone = self._joined(base, result, denied)
+        built = self._finish(result.model, ledger, undone, None, len(keys), runner, samples, folder="lossless")
         built.missed.append(
             f"the rewritten model was slower than the original ({slow.latency.describe()}); the artifact is lossless"
         )
         return built
-
-    def _undone(self, ledger: Ledger) -> dict[SiteKey, str]:
-        """Keys of what verification undid, for the plan."""
-        if self.plan is not None:
-            return dict(self.plan.denied)
-        return {
-            SiteKey(i, entry.site): entry.reason
-            for i, record in enumerate(ledger.passes)
-            for entry in record.undone
-            if entry.reason.startswith(("verification failed", "the pass failed"))
-        }
 
     # -- dumps --------------------------------------------------------------------------------------------------------
 
@@ -389,6 +377,11 @@ class Build:
         return dump
 
 
+def _shifted(key: SiteKey, steps: int) -> SiteKey:
+    """The key of the same rewrite where the pipeline is counted from another step."""
+    return dataclasses.replace(key, step=key.step + steps)
+
+
 def _mark_reverted(ledger: Ledger, denied: Mapping[SiteKey, str]) -> None:
     """Moves what the guard took back from skipped to undone."""
     by_step: dict[int, dict[str, str]] = {}
@@ -400,4 +393,4 @@ def _mark_reverted(ledger: Ledger, denied: Mapping[SiteKey, str]) -> None:
         record.skipped = [e for e in record.skipped if sites.get(e.site) != e.reason]
 
 
-__all__ = ["Build", "Built", "PassFailed"]
+__all__ = ["Build", "Built"]

@@ -113,7 +113,7 @@ def optimize(
         threads: Threads of the runtime; default all cores.
         seed: Seed of random choices.
         dump_after: Names of passes (or "all") after which the model is written beside the output.
-        progress: Called with a fraction in [0, 1] and what is being done.
+        progress: Called with a fraction in [0, 1] and what is being done; a fraction that falls starts a new stage.
 
     Returns:
         The report; `report.exit_code` is 0, 3 (budget missed) or 5 (`require` unmet).
@@ -174,6 +174,8 @@ def _run_file(path: Path, request: Request, *, published_name: str | None) -> Bu
     requirements = [Requirement.parse(text) for text in request.require]
     request.progress(0.0, "loading the model")
     plan = Plan.read(request.plan) if request.plan is not None else None
+    if plan is not None:
+        request = dataclasses.replace(request, seed=plan.seed)
     recipe = resolve(request, plan)
     model = load(path)
     sources = (path, *external_files(model))
@@ -261,6 +263,9 @@ def _check_request(request: Request) -> None:
         value = getattr(request, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; it must be at least 1")
+    for name, count in request.limits.items():
+        if count < 0:
+            raise UsageError(f"--limit {name}={count}: it must be at least 0")
 
 
 def external_files(model: ir.Model) -> tuple[Path, ...]:

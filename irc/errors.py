@@ -52,12 +52,14 @@ class PassFailed(IrcError):
     Attributes:
         pass_name: The pass at fault.
         site: Id of the site being rewritten, or None outside a rewrite.
+        step: Position of the pass in the pipeline.
     """
 
-    def __init__(self, message: str, *, pass_name: str, site: str | None = None) -> None:
+    def __init__(self, message: str, *, pass_name: str, site: str | None = None, step: int = 0) -> None:
         super().__init__(message)
         self.pass_name = pass_name
         self.site = site
+        self.step = step
 
 
 class RunnerError(IrcError):

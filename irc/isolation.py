@@ -8,61 +8,65 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-
-import onnx_ir as ir
+from typing import Generic, TypeVar
 
 from irc.application import SiteKey
 from irc.blame import find_culprits
 from irc.errors import PassFailed
 
+Trial = TypeVar("Trial")
+
 
 @dataclasses.dataclass(frozen=True)
-class Isolation:
+class Isolation(Generic[Trial]):
     """The outcome of a search for culprits.
 
     Attributes:
-        model: The model with every rewrite but the culprits.
+        trial: What `rebuild` made of every rewrite but the culprits.
         undone: The culprits, each with what was wrong.
     """
 
-    model: ir.Model
-    undone: list[tuple[SiteKey, str]]
+    trial: Trial
+    undone: dict[SiteKey, str]
 
 
 def isolate(
     keys: Sequence[SiteKey],
     reason: str,
     *,
-    rebuild: Callable[[Sequence[SiteKey]], ir.Model],
-    violation: Callable[[ir.Model, Sequence[SiteKey]], str | None],
-) -> Isolation:
+    rebuild: Callable[[Sequence[SiteKey]], Trial],
+    violation: Callable[[Trial, Sequence[SiteKey]], str | None],
+) -> Isolation[Trial]:
     """Finds which of the rewrites must be undone so that the rest is sound.
 
     Args:
         keys: All rewrites of the stretch, in order; together they are known to be unsound.
         reason: What was wrong with all of them together.
-        rebuild: The model with only the given rewrites.
+        rebuild: The model with only the given rewrites, in whatever form `violation` takes it.
         violation: What is wrong with a model after the given rewrites, or None.
+
+    Raises:
+        PassFailed: If a pass cannot even run with only the sound rewrites.
     """
     messages: dict[int, str] = {}
-    last: tuple[tuple[int, ...], ir.Model] | None = None
+    last: tuple[tuple[int, ...], Trial] | None = None
 
     def fails(indices: Sequence[int]) -> bool:
         nonlocal last
         allowed = [keys[i] for i in indices]
         try:
-            model = rebuild(allowed)
+            trial = rebuild(allowed)
         except PassFailed as failure:
             found: str | None = str(failure)
         else:
-            found = violation(model, allowed)
+            found = violation(trial, allowed)
             if found is None:
-                last = (tuple(indices), model)
+                last = (tuple(indices), trial)
         if found is not None and indices:
             messages[max(indices)] = found
         return found is not None
 
     culprits = sorted(find_culprits(len(keys), fails))
     kept = tuple(i for i in range(len(keys)) if i not in set(culprits))
-    model = last[1] if last is not None and last[0] == kept else rebuild([keys[i] for i in kept])
-    return Isolation(model, [(keys[i], f"verification failed: {messages.get(i, reason)}") for i in culprits])
+    sound = last[1] if last is not None and last[0] == kept else rebuild([keys[i] for i in kept])
+    return Isolation(sound, {keys[i]: f"verification failed: {messages.get(i, reason)}" for i in culprits})

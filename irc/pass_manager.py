@@ -3,7 +3,7 @@
 Consecutive lossless passes form a stretch. A stretch is verified once, at its end, against reference outputs of the
 model it started from. If the outputs differ, or the model is no longer valid, `irc.isolation` finds the sites at fault by
 bisection; they are undone and the rest stays. Approximate passes are checked for validity only: the judge decides
-about their numbers.
+about their numbers. What was decided is in `RunResult.undone`, so that a plan can repeat it.
 
     result = PassManager(["fold-batch-norm", MyPass(ratio=0.5)]).run(model)
     result.model, result.ledger
@@ -19,12 +19,12 @@ from typing import Literal, Protocol
 import onnx_ir as ir
 
 from irc import pipeline, registry
-from irc.application import Applied, Permit, SiteKey, apply_pass
-from irc.errors import IrcError, ModelError, PassFailed, UsageError
+from irc.application import Applied, SiteKey, apply_pass, count_nodes
+from irc.errors import IrcError, PassFailed, UsageError
 from irc.ir import check, interface, snapshot
-from irc.isolation import Isolation, isolate
-from irc.ledger import Entry, Ledger
-from irc.pass_base import Context, Contract, Pass
+from irc.isolation import isolate
+from irc.ledger import Entry, Ledger, PassRecord
+from irc.pass_base import MODEL_SITE, Context, Contract, Pass
 from irc.pipeline import Step
 from irc.selection import Selection
 
@@ -55,6 +55,8 @@ class Verifier(Protocol):
 VerifierFactory = Callable[[ir.Model], Verifier]
 OnFailure = Literal["raise", "undo"]
 MAX_FAILED_SITES = 20
+"""With so many failures in a stretch, a pass that raises once more is left out as a whole."""
+NOT_TRIED = "it came up only after another rewrite was undone, and was left alone"
 
 
 @dataclasses.dataclass
@@ -65,11 +67,16 @@ class RunResult:
         model: The rewritten model; the one passed in is unchanged.
         ledger: What every pass did.
         steps: The pipeline as it ran, inserted passes included.
+        keys: The rewrites that were made and stayed, in order.
+        undone: The rewrites that this run decided not to make, or took back, with the reason: given as `denied`, they make
+            an unverified run without limits give the same model.
     """
 
     model: ir.Model
     ledger: Ledger
     steps: list[Step]
+    keys: list[SiteKey] = dataclasses.field(default_factory=list)
+    undone: dict[SiteKey, str] = dataclasses.field(default_factory=dict)
 
 
 class PassManager:
@@ -81,8 +88,10 @@ class PassManager:
             supplies another verifier; False only checks validity.
         selection: Sites that approximate passes may touch; every pass, if none is approximate.
         limits: At most this many sites per pass name.
-        denied: Rewrites not to make, with the reason: how a plan and the guard speak to the manager.
-        on_failure: "raise" ends the run when a pass raises; "undo" drops the site (or pass) and goes on.
+        denied: Rewrites not to make, with the reason: how a plan and the guard speak to the manager. The site `<model>`
+            stands for the whole pass.
+        on_failure: "raise" ends the run when a pass raises or an approximate one leaves the model invalid; "undo" takes the
+            site (or pass) back and goes on.
         after_pass: Called with (index, step, model) after each pass, for dumps.
         insert_required: Whether passes that establish required facts are inserted; False when they already are.
         reproducer: Called when a pass raises, with the model that the failing pipeline text starts from, that text, and the
@@ -127,99 +136,151 @@ class PassManager:
         """Runs the pipeline on a copy of the model.
 
         Raises:
-            PassFailed: If a pass raised and `on_failure` is "raise"; the message names the pass and the site.
-            ModelError: If the model is invalid to begin with, or an approximate pass left it so.
+            PassFailed: If `on_failure` is "raise" and a pass raised, or an approximate one left the model invalid; the
+                message names the pass and the site.
+            ModelError: If the model is invalid to begin with.
         """
         ctx = context or Context()
-        ledger = Ledger()
         work = snapshot(model)
         work.graph.name = work.graph.name or "graph"
         check(work)
+        result = RunResult(work, Ledger(), self.steps)
         with _services(self._verify, ctx, work) as (ctx, factory):
             for stretch in _stretches(self.steps):
-                work = self._run_stretch(work, stretch, ctx, ledger, factory)
-        return RunResult(work, ledger, self.steps)
+                result.model = self._run_stretch(result.model, stretch, ctx, result, factory)
+        return result
 
     def _run_stretch(
-        self, start: ir.Model, stretch: range, ctx: Context, ledger: Ledger, factory: VerifierFactory | None
+        self, start: ir.Model, stretch: range, ctx: Context, result: RunResult, factory: VerifierFactory | None
     ) -> ir.Model:
-        lossless = self.steps[stretch[0]].pass_.contract.lossless
-        work, applied, failures = self._apply_tolerantly(start, stretch, ctx)
-        records = [a.record for a in applied]
-        keys = [key for a in applied for key in a.keys]
-        if keys:
+        first = self.steps[stretch[0]]
+        lossless = first.pass_.contract.lossless
+        trial, undone = self._apply_tolerantly(start, stretch, ctx)
+        if keys := trial.keys:
             sound = _Soundness(start, self.steps, factory if lossless else None)
-            reason = sound.violation(work, keys)
-            if reason is not None and not lossless:
-                raise ModelError(f"{self.steps[stretch[0]].pass_.name}: {reason}")
+            reason = sound.violation(trial, keys)
+            if reason is not None and not lossless and self._on_failure == "raise":
+                raise PassFailed(f"{first.pass_.name}: {reason}", pass_name=first.pass_.name, step=stretch[0])
             if reason is not None:
+                whole, failed = trial, dict(undone)
 
-                def rebuild(allowed: Sequence[SiteKey]) -> ir.Model:
-                    chosen = set(allowed)
-                    permit = lambda key: None if key in chosen else "not part of this trial"  # noqa: E731
-                    return self._apply(start, stretch, ctx, permit)[0]
+                def rebuild(allowed: Sequence[SiteKey]) -> _Trial:
+                    return self._apply(start, stretch, ctx, failed, only=frozenset(allowed), refused=whole.refused)
 
                 isolation = isolate(keys, reason, rebuild=rebuild, violation=sound.violation)
-                work = isolation.model
-                _undo(applied, isolation)
-            ledger.verification_runs += sound.runs
-            ledger.notes += [note for note in sound.notes if note not in ledger.notes]
-        for failed_record, entry in failures:
-            for record in records:
-                if record.text == failed_record:
-                    record.undone.append(entry)
-        ledger.passes += records
-        if self._after_pass is not None and not lossless:
-            self._after_pass(stretch[0], self.steps[stretch[0]], work)
-        return work
+                trial = isolation.trial
+                undone |= isolation.undone
+                if self._after_pass is not None:  # the dumps are of the passes as they stay
+                    allowed = frozenset(trial.keys)
+                    self._apply(start, stretch, ctx, failed, only=allowed, refused=whole.refused, dump=True)
+            result.ledger.verification_runs += sound.runs
+            result.ledger.notes += [note for note in sound.notes if note not in result.ledger.notes]
+        for one in trial.applied:
+            _move_to_undone(one, undone)
+            result.keys += one.keys
+            result.ledger.passes.append(one.record)
+        for key, entry in trial.refused.items():
+            if key not in self._denied:
+                result.undone[key] = undone.get(key, entry.reason)
+        return trial.model
 
-    def _apply_tolerantly(
-        self, start: ir.Model, stretch: range, ctx: Context
-    ) -> tuple[ir.Model, list[Applied], list[tuple[str, Entry]]]:
+    def _apply_tolerantly(self, start: ir.Model, stretch: range, ctx: Context) -> tuple[_Trial, dict[SiteKey, str]]:
         """Applies a stretch; with `on_failure="undo"`, goes on without the sites and passes that raise."""
-        dropped: dict[tuple[str, str | None], str] = {}
-        failures: list[tuple[str, Entry]] = []
+        failed: dict[SiteKey, str] = {}
         while True:
-
-            def permit(key: SiteKey) -> str | None:
-                name = self.steps[key.step].pass_.name
-                return dropped.get((name, key.site)) or dropped.get((name, None))
-
             try:
-                work, applied = self._apply(start, stretch, ctx, permit, dump=True)
+                return self._apply(start, stretch, ctx, failed, dump=True), failed
             except PassFailed as failure:
-                advice = self._reproduce(start, stretch, failure) if not dropped else ""
-                if self._on_failure == "raise" or (failure.pass_name, None) in dropped:
-                    raise PassFailed(f"{failure}{advice}", pass_name=failure.pass_name, site=failure.site) from failure
-                whole = failure.site is None or len(failures) >= MAX_FAILED_SITES
-                site = None if whole else failure.site
-                dropped[failure.pass_name, site] = str(failure)
-                text = next(self.steps[i].text for i in stretch if self.steps[i].pass_.name == failure.pass_name)
-                failures.append((text, Entry(site or "<model>", "", f"the pass failed here: {failure}{advice}")))
-                continue
-            return work, applied, failures
+                advice = self._reproduce(start, stretch, failure) if not failed else ""
+                key = SiteKey(failure.step, failure.site or MODEL_SITE)
+                if len(failed) >= MAX_FAILED_SITES or key in failed:
+                    key = SiteKey(failure.step, MODEL_SITE)
+                if self._on_failure == "raise" or key in failed:
+                    raise PassFailed(
+                        f"{failure}{advice}", pass_name=failure.pass_name, site=failure.site, step=failure.step
+                    ) from failure
+                failed[key] = f"the pass failed here: {failure}{advice}"
 
     def _reproduce(self, start: ir.Model, stretch: range, failure: PassFailed) -> str:
         """Hands out the smallest pipeline that shows the failure: the stretch up to the pass that failed."""
         if self._reproducer is None:
             return ""
-        last = next(i for i in stretch if self.steps[i].pass_.name == failure.pass_name)
-        return self._reproducer(start, pipeline.render(self.steps[stretch[0] : last + 1]), failure)
+        return self._reproducer(start, pipeline.render(self.steps[stretch[0] : failure.step + 1]), failure)
 
     def _apply(
-        self, start: ir.Model, stretch: range, ctx: Context, permit: Permit, *, dump: bool = False
-    ) -> tuple[ir.Model, list[Applied]]:
-        work = snapshot(start)
-        applied = []
+        self,
+        start: ir.Model,
+        stretch: range,
+        ctx: Context,
+        failed: Mapping[SiteKey, str],
+        *,
+        only: frozenset[SiteKey] | None = None,
+        refused: Mapping[SiteKey, Entry] | None = None,
+        dump: bool = False,
+    ) -> _Trial:
+        """Applies a stretch to a copy of its start.
+
+        Args:
+            start: Unchanged.
+            stretch: Which steps.
+            ctx: For the passes.
+            failed: Sites (or passes, as `<model>`) to leave out because they raise.
+            only: Make these rewrites alone; what was `refused` before keeps its reason, limits included.
+            refused: What was refused when all rewrites were made.
+            dump: Whether to call `after_pass`.
+        """
+        denied = {**self._denied, **failed}
+        trial = _Trial(snapshot(start))
+
+        def permit(key: SiteKey) -> str | None:
+            if (reason := denied.get(key)) is not None or only is None or key in only:
+                return reason
+            return refused[key].reason if refused is not None and key in refused else NOT_TRIED
+
         for index in stretch:
             step = self.steps[index]
-            allowed = lambda key: self._denied.get(key) or permit(key)  # noqa: E731
-            applied.append(
-                apply_pass(step, work, ctx, index=index, permit=allowed, limit=self._limits.get(step.pass_.name))
-            )
-            if dump and self._after_pass is not None and step.pass_.contract.lossless:
-                self._after_pass(index, step, work)
-        return work, applied
+            whole = SiteKey(index, MODEL_SITE)
+            if whole in denied:
+                one = _left_out(step, trial.model, whole, denied[whole])
+            else:
+                limit = self._limits.get(step.pass_.name) if only is None else None
+                one = apply_pass(step, trial.model, ctx, index=index, permit=permit, limit=limit)
+            trial.applied.append(one)
+            if dump and self._after_pass is not None:
+                self._after_pass(index, step, trial.model)
+        return trial
+
+
+@dataclasses.dataclass
+class _Trial:
+    """A stretch as applied to a copy of its start."""
+
+    model: ir.Model
+    applied: list[Applied] = dataclasses.field(default_factory=list)
+
+    @property
+    def keys(self) -> list[SiteKey]:
+        return [key for one in self.applied for key in one.keys]
+
+    @property
+    def refused(self) -> dict[SiteKey, Entry]:
+        return {key: entry for one in self.applied for key, entry in one.refused.items()}
+
+
+def _left_out(step: Step, model: ir.Model, key: SiteKey, reason: str) -> Applied:
+    """What applying a pass gives that is not to run at all."""
+    nodes, entry = count_nodes(model), Entry(MODEL_SITE, "", reason)
+    record = PassRecord(step.pass_.name, step.text, step.pass_.contract.value, nodes_before=nodes, nodes_after=nodes)
+    record.skipped.append(entry)
+    return Applied(record, refused={key: entry})
+
+
+def _move_to_undone(one: Applied, undone: Mapping[SiteKey, str]) -> None:
+    """Moves what verification or a failure took back from skipped to undone."""
+    taken = {key: entry for key, entry in one.refused.items() if key in undone}
+    sites = {key.site for key in taken}
+    one.record.undone += [dataclasses.replace(entry, reason=undone[key]) for key, entry in taken.items()]
+    one.record.skipped = [entry for entry in one.record.skipped if entry.site not in sites]
 
 
 class _Soundness:
@@ -235,8 +296,9 @@ class _Soundness:
     def runs(self) -> int:
         return self._verifier.runs if self._verifier is not None else 0
 
-    def violation(self, model: ir.Model, keys: Sequence[SiteKey]) -> str | None:
-        """What is wrong with the model after these rewrites, or None."""
+    def violation(self, trial: _Trial, keys: Sequence[SiteKey]) -> str | None:
+        """What is wrong with a model after these rewrites, or None."""
+        model = trial.model
         try:
             check(model)
         except IrcError as error:
@@ -255,20 +317,6 @@ class _Soundness:
         exact = all(self._steps[key.step].pass_.contract is Contract.EXACT for key in keys)
         verdict = self._verifier.check(model, Contract.EXACT if exact else Contract.ROUNDING)
         return None if verdict.ok else verdict.message
-
-
-def _undo(applied: list[Applied], isolation: Isolation) -> None:
-    """Moves the culprits from rewritten to undone."""
-    culprits = {key: reason for key, reason in isolation.undone}
-    for one in applied:
-        kept: list[Entry] = []
-        for key, entry in zip(one.keys, one.record.rewritten, strict=True):
-            if key in culprits:
-                one.record.undone.append(dataclasses.replace(entry, reason=culprits[key]))
-            else:
-                kept.append(entry)
-        one.record.rewritten = kept
-        one.keys = [key for key in one.keys if key not in culprits]
 
 
 def _stretches(steps: Sequence[Step]) -> Iterator[range]:

@@ -13,7 +13,7 @@ import pytest
 from hostile_cases import convolution, write
 
 import irc
-from irc.errors import UsageError
+from irc.errors import ModelError, UsageError
 
 GENERATOR = np.random.default_rng(7)
 
@@ -184,3 +184,24 @@ def test_a_failing_pass_leaves_a_reproducer(path, tmp_path):
     assert not path.with_name("model.irc.onnx").exists()
     with pytest.raises(irc.IrcError, match="boom: failed at 'c'"):
         irc.optimize(path.with_name("model.irc.reproducer-boom.onnx"), passes=text)
+
+
+def test_a_model_the_runtime_does_not_know_is_simplified_but_not_quantized(tmp_path, feeds):
+    model = convolution()
+    model.graph.node[1].op_type, model.graph.node[1].domain = "Mystery", "acme"
+    model.opset_import.append(onnx.helper.make_opsetid("acme", 1))
+    path = Path(write(tmp_path, model))
+    for data in ("random", feeds):
+        with pytest.raises(ModelError, match=r"model.onnx: the runtime cannot run it.*Mystery.*-O1 simplifies it"):
+            irc.optimize(path, data=data)
+        assert not path.with_name("model.irc.onnx").exists()
+        report = irc.optimize(path, data=data, level="O1", measure=False)
+        assert report.exit_code == 0 and any("cannot run" in note for note in report.notes)
+        report.output.unlink()
+
+
+def test_a_plan_of_a_model_whose_values_are_all_empty_replays(tmp_path):
+    path = Path(write(tmp_path, convolution(dims=(0, 3, 8, 8))))
+    built = irc.optimize(path, data="random", passes="quantize", measure=False)
+    replayed = irc.optimize(path, plan=built.files[2], output=tmp_path / "b.onnx")
+    assert replayed.output.read_bytes() == built.output.read_bytes()

@@ -145,7 +145,7 @@ def test_an_approximate_pass_that_breaks_the_model_is_an_error():
         name: ClassVar[str] = "lossy-forgets-inputs"
         contract: ClassVar[Contract] = Contract.APPROXIMATE
 
-    with pytest.raises(ModelError, match="lossy-forgets-inputs: the model is no longer valid"):
+    with pytest.raises(PassFailed, match="lossy-forgets-inputs: the model is no longer valid"):
         PassManager([LossyForgetsInputs()]).run(model())
 
 

@@ -8,9 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, Self
 
 
-NEVER_SEEN = "no sample gave it an element"
-
-
 @dataclasses.dataclass(frozen=True)
 class StatisticRequest:
     """Asks for one statistic of one value.
@@ -95,15 +92,18 @@ class Statistics(Mapping[str, MinMax]):
         return sum(1 for _ in self)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON- and YAML-ready fields; floats round-trip exactly."""
+        """JSON- and YAML-ready fields; floats round-trip exactly, and None is the range of what was never seen."""
         return {
-            "ranges": {name: [r.low, r.high, r.count] for name, r in self.items()},
-            "missing": {**self.missing, **{name: NEVER_SEEN for name, r in self.ranges.items() if r.empty}},
+            "ranges": {name: None if r.empty else [r.low, r.high, r.count] for name, r in self.ranges.items()},
+            "missing": dict(self.missing),
             "samples": self.samples,
         }
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Statistics:
         """The inverse of `to_dict`."""
-        ranges = {name: MinMax(float(r[0]), float(r[1]), int(r[2])) for name, r in document.get("ranges", {}).items()}
+        ranges = {
+            name: MinMax() if r is None else MinMax(float(r[0]), float(r[1]), int(r[2]))
+            for name, r in document.get("ranges", {}).items()
+        }
         return cls(ranges, dict(document.get("missing", {})), int(document.get("samples", 0)))

@@ -190,7 +190,7 @@ class Judge:
             elif name in evidence.embeddings and name != evidence.output:
                 scorers[name] = Similarity(name)
             elif name in means:
-                scorers[name] = OutputError(name, means[name])
+                scorers[name] = OutputError(name, means[name], synthetic=self._synthetic)
             elif name != evidence.output:
                 scorers[name] = Disagreement(name)
         return scorers

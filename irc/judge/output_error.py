@@ -3,7 +3,8 @@
     error = sum |y - y'|^2 / sum |y - mean(y)|^2          (1 - R^2; 1 % is a signal-to-noise ratio of 20 dB)
 
 The mean is over the samples, element by element, so that what is the same for all inputs does not hide an error; axes
-that differ in size between samples are averaged too. Integer, bool and string outputs count the elements that differ.
+that differ in size between samples are averaged too. Of generated samples, whose outputs may hardly vary for no reason of the
+model's, the energy `sum |y|^2` takes the place of the variance. Integer, bool and string outputs count the elements that differ.
 """
 
 from __future__ import annotations
@@ -61,10 +62,16 @@ class RunningMean:
 
 
 class OutputError:
-    """Sums up the relative error of a candidate on one floating-point output."""
+    """Sums up the relative error of a candidate on one floating-point output.
 
-    def __init__(self, output: str, mean: RunningMean) -> None:
-        self._output, self._mean = output, mean
+    Args:
+        output: Its name.
+        mean: Mean of the original's output.
+        synthetic: Whether the samples are generated: the error is then relative to the output's energy.
+    """
+
+    def __init__(self, output: str, mean: RunningMean, *, synthetic: bool = False) -> None:
+        self._output, self._mean, self._synthetic = output, mean, synthetic
         self._table = UnitTable(3)
 
     def add(self, key: str, reference: Sequence[Array], candidate: Sequence[Array] | None) -> None:
@@ -88,7 +95,7 @@ class OutputError:
             return []
         total = float(energy.sum())
         # An output that is constant but for rounding has no variance to explain.
-        scale = variance if variance.sum() > 1e-12 * total else energy
+        scale = variance if variance.sum() > 1e-12 * total and not self._synthetic else energy
         if scale.sum() <= 0.0:
             loss, bound = float(bool(error.sum())), 1.0
         else:
@@ -96,7 +103,7 @@ class OutputError:
         decibels = f"{-10 * np.log10(loss):.1f} dB" if loss > 0 else "exact"
         return [
             Score(
-                "explained output variance",
+                "explained output energy" if self._synthetic else "explained output variance",
                 self._output,
                 1.0,
                 1.0 - loss,

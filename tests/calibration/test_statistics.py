@@ -36,3 +36,8 @@ def test_a_mapping_of_what_was_seen():
     assert statistics.get("absent") is None
     with pytest.raises(KeyError):
         statistics["empty"]
+
+
+def test_what_was_asked_but_never_seen_survives():
+    again = Statistics.from_dict(Statistics({"a": MinMax(0, 1, 2), "empty": MinMax()}).to_dict())
+    assert list(again) == ["a"] and again.ranges.keys() == {"a", "empty"}

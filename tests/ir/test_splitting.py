@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -64,3 +65,13 @@ def test_the_model_is_unchanged() -> None:
         before = ir.to_proto(model).SerializeToString()
         skeleton(model, extra_outputs=["t"] if "If" in str(proto.graph.node) else ["p"])
         assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_weights_that_nothing_reads_are_left_out_altogether() -> None:
+    proto = linear_proto()
+    unused = np.arange(1024, dtype=np.float32)
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(unused, name) for name in ("dead", "shown"))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("shown", onnx.TensorProto.FLOAT, [1024]))
+    split = skeleton(normalize(proto))
+    assert set(split.weights) == {"w", "shown"}
+    assert {t.name for t in onnx.load_from_string(split.proto).graph.initializer} == {"w", "b", "shown"}

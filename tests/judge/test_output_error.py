@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irc.judge.output_error import Disagreement, OutputError, RunningMean
+from irc.judge.units import rows
 
 
 def error_of(reference: list[np.ndarray], candidate: list[np.ndarray | None]) -> float:
@@ -91,3 +92,29 @@ def test_integers_and_strings_count_what_differs() -> None:
     (score,) = scorer.scores()
     assert score.loss == pytest.approx(3 / 8)
     assert (score.n, score.trials) == (3, 8)
+
+
+def test_vectors_of_strings_are_compared_element_by_element() -> None:
+    scorer = Disagreement("label")
+    feed = {"x": np.zeros((3, 2))}
+    reference, candidate = (np.array(text.split(), dtype=object) for text in ("cat dog dog", "cat dog cow"))
+    scorer.add("a", rows(reference, feed), rows(candidate, feed))
+    (score,) = scorer.scores()
+    assert (score.value, score.trials) == (pytest.approx(2 / 3), 3)
+
+
+def test_of_generated_samples_the_error_is_relative_to_the_energy():
+    """A random network answers noise with nearly one answer: its variance says nothing about int8."""
+    generator = np.random.default_rng(0)
+    scores = {}
+    for synthetic in (False, True):
+        mean = RunningMean()
+        rows = [5.0 + 0.01 * generator.standard_normal((1, 8)).astype(np.float32) for _ in range(16)]
+        for row in rows:
+            mean.add(row)
+        error = OutputError("y", mean, synthetic=synthetic)
+        for i, row in enumerate(rows):
+            error.add(str(i), [row], [row + 0.01 * generator.standard_normal((1, 8)).astype(np.float32)])
+        (scores[synthetic],) = error.scores()
+    assert scores[False].loss > 0.5 and scores[True].loss < 1e-4
+    assert scores[True].name == "explained output energy"

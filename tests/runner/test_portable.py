@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from ir_graphs import branch_proto, linear_proto, model_proto, run_reference, write_external
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from irc.errors import RunnerError
 from irc.ir import load, normalize, save
@@ -104,3 +104,9 @@ def test_weights_live_as_long_as_the_session(tmp_path: Path) -> None:
     junk = [np.full((64, 32), 7, np.float32) for _ in range(200)]
     np.testing.assert_array_equal(session.run(X)["y"], run_reference(linear_proto(), X)[0])
     assert junk
+
+
+def test_weights_that_nothing_reads(tmp_path: Path) -> None:
+    proto = linear_proto()
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(4096, np.float32), "dead"))
+    np.testing.assert_array_equal(run(normalize(proto), X, tmp_path), run_reference(linear_proto(), X)[0])
