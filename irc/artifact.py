@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from irc.atomic import interrupts_deferred, output_error
+from irc.atomic import interrupts_deferred, output_error, refuse_special_file
 from irc.errors import OutputError
 
 
@@ -43,11 +43,12 @@ def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
         OutputError: With what to do.
     """
     folder = output.parent
-    if output.is_dir():
-        raise OutputError(f"output {output} is a directory; give a file name such as {output / 'model.irc.onnx'}")
+    names = (output, data_file(output), sidecar(output, ".manifest.json"), sidecar(output, ".plan.yaml"))
+    for name in names:
+        refuse_special_file(name)
     if not folder.is_dir():
         raise OutputError(f"output {output}: there is no directory {folder}; create it first")
-    for name in (output, data_file(output)):
+    for name in names:
         for source in inputs:
             if name.exists() and source.exists() and name.samefile(source):
                 raise OutputError(f"output {name} is the input; irc never overwrites its input: choose another -o")

@@ -29,6 +29,18 @@ def interrupts_deferred() -> Iterator[None]:
             previous(*pending[0])
 
 
+def refuse_special_file(path: Path) -> None:
+    """Refuses to write where something other than a file stands: renaming would replace a device such as /dev/null.
+
+    Raises:
+        OutputError: If the path is a directory, a device, a pipe or a socket.
+    """
+    if path.is_dir():
+        raise OutputError(f"output {path} is a directory; give a file name such as {path / 'model.irc.onnx'}")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"output {path} is a device or a pipe, not a file; choose another -o")
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """The error that a failed write to `path` is reported as, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -2,7 +2,7 @@
 
 The lossless prefix of the pipeline runs once. What follows the first approximate pass is a candidate, rebuilt by the guard
 with fewer and fewer sites until it is within the accuracy budget; the survivor is staged, read back and timed against
-the original file, and gives way to the lossless model if it is slower than the budget allows.
+the original file, and gives way to the lossless model if it is slower than the budget allows, and that to the original.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import onnx_ir as ir
 from irc.application import SiteKey
 from irc.artifact import Stage, data_file
 from irc.errors import IrcError, ModelError, PassFailed, UsageError
+from irc.expansion import expand
 from irc.guard import Guarded, guard
 from irc.ir import provenance, save, snapshot
 from irc.judge import Assessment, Budget, Judge
 from irc.ledger import Ledger
 from irc.measurement import Measurement
-from irc.pass_base import Context
-from irc.pass_manager import PassManager, RunResult, expand
+from irc.pass_base import MODEL_SITE, Context
+from irc.pass_manager import PassManager, RunResult
 from irc.pipeline import Step
 from irc.plan import Plan
 from irc.recipe import Recipe
@@ -120,6 +121,8 @@ class Build:
                 built = self._finish(base.model, base.ledger, base.undone, None, 0, runner, samples)
             else:
                 built = self._run_approximate(base, runner, samples)
+            if self._too_slow(built):
+                built = self._restore(built, runner, samples)
             return built
 
     # -- lossless ---------------------------------------------------------------------------------------------------
@@ -192,7 +195,7 @@ class Build:
             assessment = self._assess(judge, result.model, runner, half="acceptance" if guarded is not None else "all")
         ledger, undone = self._joined(base, result, denied)
         built = self._finish(result.model, ledger, undone, assessment, reverted, runner, samples)
-        if self._too_slow(built) and self.recipe.has_budget and self.plan is None:
+        if self._too_slow(built):
             built = self._fall_back(built, base, keys, build, runner, samples)
         elif keys and reverted == len(keys):
             built.missed.append(
@@ -316,7 +319,8 @@ class Build:
         return self.budget.missed(built.assessment, built.latency, size)
 
     def _too_slow(self, built: Built) -> bool:
-        least = self.budget.min_speedup
+        """Whether the artifact must not be: slower than the original where a budget of speed forbids it."""
+        least = self.budget.min_speedup if self.plan is None else None
         return least is not None and built.latency is not None and built.latency.slower_than(min(1.0, least))
 
     def _fall_back(
@@ -337,6 +341,23 @@ class Build:
         built = self._finish(result.model, ledger, undone, None, len(keys), runner, samples, folder="lossless")
         built.missed.append(
             f"the rewritten model was slower than the original ({slow.latency.describe()}); the artifact is lossless"
+        )
+        return built
+
+    def _restore(self, slow: Built, runner: Runner, samples: Measurement) -> Built:
+        """The original, saved again, in place of a lossless model that is slower."""
+        assert slow.latency is not None
+        why = f"left out: the lossless model is slower than the original ({slow.latency.describe()})"
+        denied = {SiteKey(step, MODEL_SITE): why for step in range(len(self.steps))}
+        result = self._manager(self.steps, 0, denied, runner, samples).run(self.model, self._context(runner, samples))
+        _mark_reverted(result.ledger, denied)
+        built = self._finish(
+            result.model, result.ledger, denied, None, slow.reverted, runner, samples, folder="original"
+        )
+        said = [text for text in slow.missed if text.endswith("the artifact is lossless")]
+        built.missed += [text.replace("the artifact is lossless", "lossless was tried") for text in said]
+        built.missed.append(
+            f"the lossless model was slower than the original ({slow.latency.describe()}); the artifact is the original"
         )
         return built
 

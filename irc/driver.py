@@ -169,7 +169,6 @@ def _run_file(path: Path, request: Request, *, published_name: str | None) -> Bu
     from irc.ir import load
 
     start = time.perf_counter()
-    output = request.output if request.output is not None else default_output(path)
     _check_request(request)
     requirements = [Requirement.parse(text) for text in request.require]
     request.progress(0.0, "loading the model")
@@ -179,13 +178,15 @@ def _run_file(path: Path, request: Request, *, published_name: str | None) -> Bu
     recipe = resolve(request, plan)
     model = load(path)
     sources = (path, *external_files(model))
+    output = request.output if request.output is not None else default_output(path)
     check_output(output, sources)
     digest = input_digest(sources)
     if plan is not None:
         plan.check_input(digest, path.name)
     target = targets.parse(plan.target if plan is not None else request.target or recipe.target or "ort")
     selection = Selection.of(recipe.include + request.include, recipe.exclude + request.exclude)
-    selection.require_matches(model)
+    for selected in (selection, *(step.selection for step in recipe.steps if plan is None)):
+        selected.require_matches(model)
     name = published_name or path.name
     source = ModelFacts(name, sum(p.stat().st_size for p in sources), *_counts(model))
     with Stage(output) as stage:
@@ -237,7 +238,7 @@ def resolve(request: Request, plan: Plan | None = None) -> Recipe:
     else:
         base = recipes.level(request.level or ("O2" if has_data else "O1"), has_data=has_data)
     if request.passes is not None:
-        from irc.pass_manager import as_steps
+        from irc.expansion import as_steps
 
         items = [request.passes] if isinstance(request.passes, str) else list(request.passes)
         base = dataclasses.replace(base, steps=tuple(as_steps(items)))
@@ -263,6 +264,8 @@ def _check_request(request: Request) -> None:
         value = getattr(request, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; it must be at least 1")
+    if request.seed < 0:
+        raise UsageError(f"--seed is {request.seed}; it must be at least 0")
     for name, count in request.limits.items():
         if count < 0:
             raise UsageError(f"--limit {name}={count}: it must be at least 0")

@@ -1,6 +1,7 @@
 """Find the rewrites that broke a model, by bisection over the rewrites of a stretch in the order they were made.
 
-A trial rebuilds the model from the start of the stretch with only some of the rewrites allowed. Because rewrites are
+A trial rebuilds the model from the start of the stretch with only some of the rewrites allowed, and with the earlier
+rewrites of the same sites, without which they are not reached. Because rewrites are
 ordered pass by pass, bisecting them bisects the passes first and the sites of the pass at fault then.
 """
 
@@ -53,7 +54,7 @@ def isolate(
 
     def fails(indices: Sequence[int]) -> bool:
         nonlocal last
-        allowed = [keys[i] for i in indices]
+        allowed = _reachable([keys[i] for i in indices])
         try:
             trial = rebuild(allowed)
         except PassFailed as failure:
@@ -70,3 +71,9 @@ def isolate(
     kept = tuple(i for i in range(len(keys)) if i not in set(culprits))
     sound = last[1] if last is not None and last[0] == kept else rebuild([keys[i] for i in kept])
     return Isolation(sound, {keys[i]: f"verification failed: {messages.get(i, reason)}" for i in culprits})
+
+
+def _reachable(keys: Sequence[SiteKey]) -> list[SiteKey]:
+    """The keys, each after the earlier rewrites of its site."""
+    earlier = (dataclasses.replace(key, occurrence=n) for key in keys for n in range(key.occurrence + 1))
+    return list(dict.fromkeys(earlier))

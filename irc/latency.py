@@ -1,14 +1,19 @@
-"""Measured latency of models against each other: single runs in turns, medians, an interval of the ratio.
+"""Measured latency of models against each other: single runs in turns, paired ratios, an interval of the ratio.
 
 Machines are noisy and drift; a ratio of neighbours in time does not. Every round runs all models on the same feed, in
 alternating order. The latency of a model on one feed is the median of its runs; on several feeds, which may differ in
-size, the mean of these medians. The interval of a ratio is a bootstrap over blocks of neighbouring rounds, which keeps
-together what one disturbance has slowed down (Kuensch 1989, Annals of Statistics 17(3)).
+size, the mean of these medians.
+
+The ratio of two models on one feed is the median of the ratios a / b of the rounds, over the quietest third of the rounds,
+those with the smallest a * b: other work on the machine slows one run by any factor, but leaves some rounds alone, and
+a * b favours neither model. Its interval is a bootstrap over blocks of neighbouring rounds, which keeps together what one
+disturbance has slowed down (Kuensch 1989, Annals of Statistics 17(3)).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +24,9 @@ from irc.runner import Feed, Opened, Runner
 
 RESAMPLES = 1000
 BLOCKS = 40
+QUIET_SHARE = 1 / 3
+LEAST_ROUNDS = 8
+"""At least so many pairs of rounds are kept: the interval needs them."""
 SECONDS_PER_MODEL = 3.0
 Times = npt.NDArray[np.float64]
 
@@ -56,7 +64,7 @@ class Ratio:
     """A ratio of latencies with its 95 % interval.
 
     Attributes:
-        value: Ratio of the medians.
+        value: Median ratio of the quietest rounds.
         low: Lower end.
         high: Upper end.
     """
@@ -88,20 +96,41 @@ class Measured:
             numerator: Index of a model.
             denominator: Index of the other.
         """
-        a, b = self.timings[numerator].median_ms, self.timings[denominator].median_ms
-        tops, bottoms = self._resampled(numerator), self._resampled(denominator)
-        low, high = np.quantile(tops / bottoms, [0.025, 0.975])
-        value = a / b
-        return Ratio(value, min(float(low), value), max(float(high), value))
+        a, b = np.log(self._times[numerator]), np.log(self._times[denominator])
+        # How much each feed counts: the geometric mean of both latencies, so that the inverse ratio is the inverse.
+        weights = np.exp((np.median(a, axis=0) + np.median(b, axis=0)) / 2)
+        picked = [_quiet_ratios(a[:, feed], b[:, feed]) for feed in range(a.shape[1])]
+        value = _combined(np.array([[np.median(ratios)] for ratios in picked]), weights)[0]
+        resampled = _combined(np.stack([self._resampled(ratios) for ratios in picked]), weights)
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        return Ratio(float(value), min(float(low), float(value)), max(float(high), float(value)))
 
-    def _resampled(self, model: int) -> Times:
-        """Bootstrapped latencies, [RESAMPLES]; the same blocks are drawn for every model."""
-        sweeps = self._times[model]
-        blocks = np.array_split(np.arange(len(sweeps)), min(BLOCKS, len(sweeps)))
-        medians = np.stack([np.median(sweeps[block], axis=0) for block in blocks])
+    def _resampled(self, ratios: Times) -> Times:
+        """Bootstrapped medians of values in order of time, [RESAMPLES]."""
+        blocks = np.array_split(ratios, min(BLOCKS, len(ratios)))
+        medians = np.array([np.median(block) for block in blocks])
         picks = np.random.default_rng(self._seed).integers(0, len(blocks), (RESAMPLES, len(blocks)))
-        result: Times = np.median(medians[picks], axis=1).mean(axis=1)
+        result: Times = np.median(medians[picks], axis=1)
         return result
+
+
+def _quiet_ratios(a: Times, b: Times) -> Times:
+    """Logarithms of a / b on the quietest rounds, in order of time; a and b are logarithms, [rounds]."""
+    if len(a) <= 2 * LEAST_ROUNDS:
+        return a - b
+    # Two rounds at a time, one in each order: who runs second finds the caches otherwise, and one order may look quieter.
+    a, b = (one[: len(one) // 2 * 2].reshape(-1, 2).mean(axis=1) for one in (a, b))
+    keep = max(math.ceil(QUIET_SHARE * len(a)), LEAST_ROUNDS)
+    quiet = np.sort(np.argsort(a + b, kind="stable")[:keep])
+    result: Times = (a - b)[quiet]
+    return result
+
+
+def _combined(ratios: Times, weights: Times) -> Times:
+    """Ratios of total latency from the logarithms of ratios per feed, [feeds, n] to [n]."""
+    half = np.exp(ratios / 2)
+    result: Times = (weights @ half) / (weights @ (1 / half))
+    return result
 
 
 def measure(
@@ -141,7 +170,8 @@ class LatencyComparison:
     Attributes:
         original: Timing of the original.
         artifact: Timing of the artifact.
-        speedup: Ratio of the medians, above 1 when the artifact is faster.
+        speedup: Ratio of the latencies of neighbouring runs, above 1 when the artifact is faster; near the ratio of the
+            medians, which a disturbance of one model alone would shift.
         low: Lower end of the 95 % interval of the ratio.
         high: Upper end.
         batch: Batch size of the feeds.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ import onnx_ir as ir
 from irc.calibration import (
     DataSource,
     Feed,
+    Sample,
     StatisticRequest,
     Statistics,
     collect,
@@ -23,7 +26,7 @@ from irc.errors import DataError, RunnerError, UsageError
 from irc.latency import LatencyComparison, batched, compare_latency
 from irc.ledger import Ledger
 from irc.pass_base import node_id
-from irc.runner import Runner
+from irc.runner import Opened, Runner
 from irc.verification import Verifier
 
 if TYPE_CHECKING:
@@ -57,8 +60,8 @@ class Measurement:
     ) -> None:
         self._path, self._model, self._request, self._runner = path, model, request, runner
         self._planned = planned
-        self._cache: dict[tuple[int, str], Any] = {}
-        self._collected: list[dict[str, Any]] = []
+        self._sweeps: list[_Sweep] = []
+        self._first: list[Sample] | None = None
         self._generated: list[Feed] | None = None
         self.notes: list[str] = []
         self.source: DataSource | None = None
@@ -72,12 +75,12 @@ class Measurement:
         """What was calibrated, for the plan."""
         if self._planned is not None:
             return self._planned
-        return {"sweeps": self._collected} if self._collected else {}
+        return {"sweeps": [sweep.to_dict() for sweep in self._sweeps]} if self._sweeps else {}
 
     @property
     def collected(self) -> int:
         """Number of samples the statistics come from."""
-        return max((int(sweep["samples"]) for sweep in self._collected), default=0)
+        return max((sweep.statistics.samples for sweep in self._sweeps), default=0)
 
     def _open_data(self) -> None:
         """Opens the user's data; a model that does not run leaves generated data without a source."""
@@ -99,25 +102,32 @@ class Measurement:
 
     def _try_first(self, source: DataSource) -> None:
         """The first sample must run through the original: otherwise the data is at fault, not a pass."""
-        sample = next(iter(source.samples()))
+        sample = self._samples(source)[0]
         try:
             opened = self._runner.open(self._path)
         except RunnerError as error:
             self._refuse(error)
             return
-        try:
-            opened.run(sample.feed)
-        except RunnerError as error:
-            raise DataError(f"{sample.origin} does not run through the model: {error}") from error
-        finally:
-            opened.close()
+        with opened:
+            try:
+                opened.run(sample.feed)
+            except RunnerError as error:
+                raise DataError(f"{sample.origin} does not run through the model: {error}") from error
+            if self._request.batch is not None and self._request.measure:
+                _try_batch(opened, sample, self._request.batch)
+
+    def _samples(self, source: DataSource) -> list[Sample]:
+        """The first samples, read once: a user's function may take long to give the first."""
+        if self._first is None:
+            self._first = take(source, LATENCY_SAMPLES)
+        return self._first
 
     # -- verification ---------------------------------------------------------------------------------------------
 
     def feeds(self, count: int) -> list[Feed]:
         """The first feeds of the data, else generated ones that the original accepts; none if it accepts none."""
         if self.source is not None:
-            return [sample.feed for sample in take(self.source, count)]
+            return [sample.feed for sample in self._samples(self.source)[:count]]
         if self._generated is None:
             self._generated = self._generate()
         return self._generated[:count]
@@ -140,19 +150,18 @@ class Measurement:
 
     def collect(self, model: ir.Model, requests: Sequence[StatisticRequest]) -> Statistics:
         """Statistics over all samples; those already known for the same model are not collected again."""
+        names = {request.value_name for request in requests}
+        structure = _structure(model)
         if self._planned is not None:
-            return _planned_statistics(self._planned, requests)
+            return _planned_statistics(self._planned, structure, names)
         if self.source is None:
             raise UsageError("calibration needs data; give --data")
-        token = _token(model)
-        for sweep_token, statistics in self._cache.values():
-            if sweep_token == token and all(
-                r.value_name in statistics.ranges or r.value_name in statistics.missing for r in requests
-            ):
-                return statistics  # type: ignore[no-any-return]
+        tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+        for sweep in self._sweeps:
+            if sweep.is_of(structure, tensors) and names <= _known(sweep.statistics):
+                return sweep.statistics
         statistics = collect(self._runner, model, self.source, requests, progress=self._request.progress)
-        self._cache[len(self._cache), "sweep"] = (token, statistics)
-        self._collected.append(statistics.to_dict())
+        self._sweeps.append(_Sweep(structure, tensors, statistics))
         return statistics
 
     # -- the artifact -----------------------------------------------------------------------------------------------
@@ -166,16 +175,16 @@ class Measurement:
         if self._request.batch is not None:
             feeds = [batched(feed, self._request.batch) for feed in feeds]
         try:
-            original, artifact = self._runner.open(self._path), self._runner.open(file)
-            comparison = compare_latency(
-                self._runner,
-                original,
-                artifact,
-                feeds,
-                batch=_batch_of(feeds[0]),
-                threads=self._request.threads,
-                seed=self._request.seed,
-            )
+            with self._runner.open(self._path) as original, self._runner.open(file) as artifact:
+                return compare_latency(
+                    self._runner,
+                    original,
+                    artifact,
+                    feeds,
+                    batch=_batch_of(feeds[0]),
+                    threads=self._request.threads,
+                    seed=self._request.seed,
+                )
         except RunnerError as error:
             if self._request.batch is not None:
                 raise UsageError(
@@ -183,9 +192,6 @@ class Measurement:
                 ) from error
             self.notes.append(f"latency not measured: {error}")
             return None
-        original.close()
-        artifact.close()
-        return comparison
 
     def coverage(self, target: Target, base: ir.Model, ledger: Ledger, file: Path) -> Coverage | None:
         """Which quantizable nodes of the float model the runtime executes as integers."""
@@ -211,19 +217,57 @@ def _batch_of(feed: Feed) -> int | None:
     return int(sizes[0]) if sizes else None
 
 
-def _token(model: ir.Model) -> int:
-    """Equal for two copies of one model: same nodes in the same order, same tensors."""
-    nodes = tuple((node_id(node), node.op_type) for node in model.graph.all_nodes())
-    tensors = tuple(id(value.const_value) for value in model.graph.initializers.values())
-    return hash((nodes, tensors))
+def _try_batch(opened: Opened, sample: Sample, batch: int) -> None:
+    """Says at once what would otherwise end the build when everything but the latency is done."""
+    try:
+        opened.run(batched(sample.feed, batch))
+    except RunnerError as error:
+        raise UsageError(f"--batch {batch}: the model does not run at this batch: {error}") from error
 
 
-def _planned_statistics(planned: Mapping[str, Any], requests: Sequence[StatisticRequest]) -> Statistics:
-    """The sweep of a plan that holds what is asked."""
-    names = {request.value_name for request in requests}
-    sweeps = [Statistics.from_dict(sweep) for sweep in planned.get("sweeps", [])]
+@dataclasses.dataclass
+class _Sweep:
+    """Statistics, and the model they are of: its structure, and its weights, which are kept so that no other has their id."""
+
+    structure: str
+    tensors: list[Any]
+    statistics: Statistics
+
+    def is_of(self, structure: str, tensors: list[Any]) -> bool:
+        return (
+            structure == self.structure
+            and len(tensors) == len(self.tensors)
+            and all(a is b for a, b in zip(tensors, self.tensors, strict=True))
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"model": self.structure, **self.statistics.to_dict()}
+
+
+def _structure(model: ir.Model) -> str:
+    """A short hash of which nodes there are and how they are connected, weights and attributes not included."""
+    digest = hashlib.sha256()
+    for node in model.graph.all_nodes():
+        names = [[value.name if value is not None else "" for value in side] for side in (node.inputs, node.outputs)]
+        digest.update(repr((node.domain, node.op_type, names)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _known(statistics: Statistics) -> set[str]:
+    return statistics.ranges.keys() | statistics.missing.keys()
+
+
+def _planned_statistics(planned: Mapping[str, Any], structure: str, names: set[str]) -> Statistics:
+    """The sweep of a plan over the same model that holds what is asked.
+
+    A pipeline may calibrate more than once, and the same value then has a range in each of the models.
+    """
+    try:
+        sweeps = [Statistics.from_dict(sweep) for sweep in planned.get("sweeps", []) if sweep.get("model") == structure]
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise UsageError(f"the statistics of the plan are damaged: {error}; build again without --plan") from error
     for statistics in sweeps:
-        if names <= statistics.ranges.keys() | statistics.missing.keys():
+        if names <= _known(statistics):
             return statistics
-    missing = sorted(names - (sweeps[0].ranges.keys() if sweeps else set()))[:3]
+    missing = sorted(names - (_known(sweeps[0]) if sweeps else set()))[:3]
     raise UsageError(f"the plan has no statistics for {', '.join(missing)}; build again without --plan")

@@ -2,7 +2,8 @@
 
 Grammar: `item ("," item)*`, `item = name ["{" key "=" value ("," key "=" value)* "}"]`. A name is a registered pass or
 `path/to/file.py:ClassName`. Two options belong to the manager and are accepted by every pass: `include` and `exclude`
-(selectors, several joined by `;`).
+(selectors, several joined by `;`). Within a value, `%2C`, `%3B`, `%7B`, `%7D` and `%25` stand for `,`, `;`, `{`, `}` and `%`:
+`exclude=re:^a%2Cb`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from irc.pass_base import Pass
 from irc.selection import Selection
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_RESERVED = re.compile(r"[,;{}%]")
+_ESCAPE = re.compile(r"%(2C|3B|7B|7D|25)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Step:
         """The step as pipeline text."""
         call = options.format_call(self.spelling or self.pass_.name, self.pass_)
         extra = [
-            f"{key}={';'.join(map(str, selectors))}"
+            f"{key}={';'.join(_escaped(str(selector)) for selector in selectors)}"
             for key, selectors in (("include", self.selection.include), ("exclude", self.selection.exclude))
             if selectors
         ]
@@ -128,7 +131,16 @@ def _step(item: str) -> Step:
 
 
 def _selectors(value: Any) -> list[str]:
-    return [v for v in value.split(";") if v] if isinstance(value, str) else list(value)
+    return [_unescaped(v) for v in value.split(";") if v] if isinstance(value, str) else list(value)
+
+
+def _escaped(text: str) -> str:
+    """Text without the characters that have a meaning in pipeline text."""
+    return _RESERVED.sub(lambda match: f"%{ord(match.group()):02X}", text)
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), text)
 
 
 def _split(text: str) -> list[str]:

@@ -101,6 +101,8 @@ def load(path: Path, *, has_data: bool) -> Recipe:
     """
     import yaml
 
+    from irc.judge.budget import parse_speedup
+
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -125,7 +127,7 @@ def load(path: Path, *, has_data: bool) -> Recipe:
         raise UsageError(f"recipe {path}: budget must be a mapping with keys {', '.join(_BUDGET_KEYS)}")
     _check_keys(budget, _BUDGET_KEYS, f"recipe {path}: budget")
     for key, value in budget.items():
-        changes[key] = None if value is None else float(value) if key == "min_speedup" else str(value)
+        changes[key] = None if value is None else parse_speedup(value) if key == "min_speedup" else str(value)
     if "objective" in document:
         if document["objective"] not in ("latency", "bytes"):
             raise UsageError(f"recipe {path}: objective is {document['objective']!r}; it must be latency or bytes")
@@ -134,6 +136,8 @@ def load(path: Path, *, has_data: bool) -> Recipe:
         changes["target"] = str(document["target"])
     for key in ("include", "exclude"):
         value = document.get(key) or ()
+        if not isinstance(value, str | list | tuple):
+            raise UsageError(f"recipe {path}: {key} is {value!r}; write a selector or a list of selectors")
         changes[key] = (value,) if isinstance(value, str) else tuple(map(str, value))
     return dataclasses.replace(base, **changes)
 
@@ -149,6 +153,8 @@ def _steps(value: Any, path: Path) -> list[Step]:
             steps += pipeline.parse(item)
         elif isinstance(item, Mapping) and len(item) == 1:
             ((name, given),) = item.items()
+            if not isinstance(given or {}, Mapping):
+                raise UsageError(f"recipe {path}: {name} has {given!r}; write its options as {{option: value}}")
             steps.append(pipeline.step(str(name), dict(given or {})))
         else:
             raise UsageError(f"recipe {path}: {item!r} is not a pass; write its name or name: {{option: value}}")

@@ -106,6 +106,8 @@ class Selection:
 def _parse_all(texts: Iterable[str]) -> list[Selector]:
     parts: list[str] = []
     for text in texts:
+        if not text.strip():
+            Selector.parse("")
         parts += [text] if text.startswith("re:") else [part for part in text.split(",") if part.strip()]
     return [Selector.parse(part.strip()) for part in parts]
 

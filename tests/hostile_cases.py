@@ -330,6 +330,38 @@ def output_is_a_directory(folder):
     return ["optimize", write(folder, convolution()), "-o", str(folder / "out")]
 
 
+@hostile(2, "is a device or a pipe")
+def output_is_a_pipe(folder):
+    os.mkfifo(folder / "out.onnx")
+    return ["optimize", write(folder, convolution()), "-o", str(folder / "out.onnx")]
+
+
+@hostile(2, "is a device or a pipe")
+def manifest_is_a_pipe(folder):
+    os.mkfifo(folder / "out.manifest.json")
+    return ["optimize", write(folder, convolution()), "-o", str(folder / "out.onnx")]
+
+
+@hostile(2, "matches none of the 5 nodes; did you mean 'Conv'")
+def selector_of_a_pass_that_matches_nothing(folder):
+    return ["optimize", write(folder, convolution()), "--passes", "fold-batch-norm{exclude=op:Convv}"]
+
+
+@hostile(4, "is a directory")
+def empty_model_name(folder):
+    return ["optimize", ""]
+
+
+@hostile(2, "--seed is -1")
+def negative_seed(folder):
+    return ["optimize", write(folder, convolution()), "--data", "random", "--seed", "-1"]
+
+
+@hostile(2, "selector '' is empty")
+def empty_selector(folder):
+    return ["optimize", write(folder, convolution()), "--exclude", ""]
+
+
 @hostile(2, "permission|No such|not permitted|denied|cannot")
 def output_on_a_pseudo_file_system(folder):
     return ["optimize", write(folder, convolution()), "-o", "/proc/irc.onnx"]

@@ -13,7 +13,9 @@ import pytest
 from hostile_cases import convolution, write
 
 import irc
+from irc import driver
 from irc.errors import ModelError, UsageError
+from irc.latency import LatencyComparison
 
 GENERATOR = np.random.default_rng(7)
 
@@ -205,3 +207,66 @@ def test_a_plan_of_a_model_whose_values_are_all_empty_replays(tmp_path):
     built = irc.optimize(path, data="random", passes="quantize", measure=False)
     replayed = irc.optimize(path, plan=built.files[2], output=tmp_path / "b.onnx")
     assert replayed.output.read_bytes() == built.output.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"passes": "quantize", "limits": {"quantize": 1}},
+        {"passes": "quantize{include=op:Conv},quantize{include=op:Gemm}"},
+        {"passes": "quantize{include=op:Gemm},fold-batch-norm,quantize{include=op:Conv}", "max_drop": "0%"},
+    ],
+)
+def test_plans_replay_limits_repeated_calibration_and_the_guard(path, feeds, tmp_path, options):
+    first = irc.optimize(path, data=feeds, measure=False, **options)
+    again = irc.optimize(path, plan=first.files[2], output=tmp_path / "again.onnx")
+    assert again.output.read_bytes() == first.output.read_bytes()
+    assert again.files[2].read_text() == first.files[2].read_text()
+
+
+def test_a_plan_is_replayed_with_its_seed_unverified_and_answers_to_require(path, feeds, tmp_path, monkeypatch):
+    first = irc.optimize(path, data=feeds, passes="fold-batch-norm,quantize", seed=5, measure=False)
+    seeds = []
+    original = driver.Build.__init__
+
+    def spy(self, **options):
+        seeds.append(options["request"].seed)
+        original(self, **options)
+
+    monkeypatch.setattr(driver.Build, "__init__", spy)
+    again = irc.optimize(path, plan=first.files[2], output=tmp_path / "again.onnx", require="int8:Conv>=100%")
+    assert seeds == [5]
+    assert again.ledger.verification_runs == 0
+    assert again.exit_code == 0 and again.coverage is not None
+
+
+def test_a_batch_that_does_not_run_is_said_before_anything_is_built(tmp_path):
+    stages = []
+    path, feeds = tmp_path / "fixed.onnx", [{"x": np.ones((1, 4), np.float32)}]
+    text = '<ir_version: 10, opset_import: ["" : 20]> g (float[1,4] x) => (float[1,4] y) { y = Neg(x) }'
+    onnx.save(onnx.parser.parse_model(text), path)
+    with pytest.raises(UsageError, match="--batch 4: the model does not run at this batch"):
+        irc.optimize(path, data=feeds, batch=4, progress=lambda fraction, what: stages.append(what))
+    assert "simplifying" not in stages
+
+
+def test_a_function_is_called_for_its_first_samples_once(path, feeds):
+    calls = []
+
+    def data():
+        calls.append(1)
+        yield from feeds
+
+    irc.optimize(path, data=data, level="O1")
+    assert len(calls) <= 3, "to count them, to check the first, to read the first: not for every use"
+
+
+@pytest.mark.parametrize("options", [{"level": "O2"}, {"passes": "eliminate-identity", "min_speedup": 1.0}])
+def test_when_nothing_is_as_fast_the_artifact_is_the_original(path, feeds, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(LatencyComparison, "slower_than", lambda self, factor: True)
+    report = irc.optimize(path, data=feeds, max_drop="100%", **options)
+    assert report.exit_code == 3 and report.missed[-1].endswith("the artifact is the original")
+    assert report.ledger.rewritten == 0
+    assert [n.op_type for n in onnx.load(report.output).graph.node] == [n.op_type for n in onnx.load(path).graph.node]
+    again = irc.optimize(path, plan=report.files[2], output=tmp_path / "again.onnx")
+    assert again.output.read_bytes() == report.output.read_bytes()

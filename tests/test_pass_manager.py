@@ -11,9 +11,10 @@ import pytest
 from irc import registry
 from irc.application import SiteKey
 from irc.errors import ModelError, PassFailed, UsageError
+from irc.expansion import expand
 from irc.ir import replace_node
 from irc.pass_base import Context, Contract, ModelPass, Pass, Site, Skip
-from irc.pass_manager import PassManager, expand
+from irc.pass_manager import PassManager
 from irc.pipeline import Step
 from irc.selection import Selection
 
@@ -139,6 +140,127 @@ def test_undo_goes_on_without_the_site_that_raises():
     assert result.model.graph[2].inputs[0].name == "b"
 
 
+def replayed(passes, result):
+    """The model that a plan gives: the same passes, told what was undone, deciding nothing."""
+    return ir.to_onnx_text(PassManager(passes, verify=False, denied=result.undone).run(model()).model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Again(Pass):
+    """Rewrites every Neg twice; soundly the first time, as Abs the second."""
+
+    name: ClassVar[str] = "again"
+    contract: ClassVar[Contract] = Contract.EXACT
+
+    def sites(self, model, ctx):
+        for node in model.graph:
+            if node.op_type == "Neg" and node.meta.get("times", 0) < 2:
+                yield Site(node)
+
+    def rewrite(self, site, ctx):
+        times = site.node.meta.get("times", 0) + 1
+        replace_node(site.node, "Abs" if times == 2 else "Neg", site.node.inputs).meta["times"] = times
+
+
+def test_of_a_site_rewritten_twice_the_wrong_rewrite_alone_is_undone_and_replayed():
+    result = PassManager([Again()]).run(model())
+    record = result.ledger["again"]
+    # The signs of b and c are hidden by d = Abs(c): only y = Neg(d) shows the fault.
+    assert [entry.site for entry in record.undone] == ["y"]
+    assert [entry.site for entry in record.rewritten] == ["b", "c", "y", "b", "c"]
+    assert list(result.undone) == [SiteKey(0, "y", 1)]
+    assert ops(result.model) == ["Relu", "Abs", "Abs", "Abs", "Neg"]
+    assert replayed([Again()], result) == ir.to_onnx_text(result.model)
+
+
+def test_what_an_undone_rewrite_would_make_possible_is_left_alone_also_in_a_replay():
+    wrong, then = Swap(old="Relu", new="Neg"), Swap(old="Relu", new="Relu", domain="")
+    result = PassManager([wrong, then]).run(model())
+    assert [entry.site for entry in result.ledger.passes[0].undone] == ["a"]
+    skips = result.ledger.passes[1]
+    assert not skips.rewritten
+    assert any("came up only after another rewrite was undone" in reason for reason, _ in skips.skip_reasons())
+    assert list(result.undone) == [SiteKey(0, "a"), SiteKey(1, "a")]
+    replay = PassManager([wrong, then], verify=False, denied=result.undone).run(model())
+    assert not replay.keys and not replay.undone
+
+
+def test_the_ledger_is_of_the_model_as_it_is():
+    @dataclasses.dataclass(frozen=True)
+    class Shortcut(Pass):
+        """Removes y = Neg(d), wrongly; one node less."""
+
+        name: ClassVar[str] = "shortcut"
+        contract: ClassVar[Contract] = Contract.EXACT
+
+        def sites(self, model, ctx):
+            yield from (Site(node, match=model.graph) for node in model.graph if node.op_type == "Abs")
+
+        def rewrite(self, site, ctx):
+            last = site.match[-1]
+            replace_node(last, "Identity", site.match[0].outputs)
+            site.match.remove(site.node, safe=False)
+
+    record = PassManager([Shortcut()]).run(model()).ledger["shortcut"]
+    assert len(record.undone) == 1 and record.nodes_before == record.nodes_after == 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Blind(Swap):
+    """Raises while looking for sites."""
+
+    name: ClassVar[str] = "blind"
+
+    def sites(self, model, ctx):
+        yield from super().sites(model, ctx)
+        raise RuntimeError("cannot see")
+
+
+def test_undo_goes_on_without_a_pass_that_cannot_even_look():
+    result = PassManager([Blind(), Swap()], on_failure="undo").run(model())
+    blind, swap = result.ledger.passes
+    assert not blind.rewritten and not blind.skipped
+    assert [(e.site, "cannot see" in e.reason) for e in blind.undone] == [("<model>", True)]
+    assert len(swap.rewritten) == 3
+    assert replayed([Blind(), Swap()], result) == ir.to_onnx_text(result.model)
+
+
+def test_a_failure_is_that_of_one_step_and_counted_once():
+    result = PassManager([Explodes(at="c"), Explodes(at="none")], on_failure="undo").run(model())
+    first, second = result.ledger.passes
+    assert [e.site for e in first.undone] == ["c"] and not first.skipped
+    assert [e.site for e in second.rewritten] == ["c"] and not second.undone
+    assert list(result.undone) == [SiteKey(0, "c")]
+
+
+def test_an_approximate_site_that_breaks_the_model_is_taken_back_where_asked():
+    @dataclasses.dataclass(frozen=True)
+    class BreaksC(LossySwap):
+        name: ClassVar[str] = "breaks-c"
+
+        def rewrite(self, site, ctx):
+            inputs = [] if site.id == "c" else site.node.inputs
+            replace_node(site.node, "Abs", inputs).meta["swapped"] = True
+
+    result = PassManager([BreaksC()], on_failure="undo").run(model())
+    assert ops(result.model) == ["Relu", "Abs", "Neg", "Abs", "Abs"]
+    assert [e.site for e in result.ledger["breaks-c"].undone] == ["c"]
+    with pytest.raises(PassFailed, match="breaks-c: the model is no longer valid"):
+        PassManager([BreaksC()]).run(model())
+
+
+def test_a_pass_without_end_is_stopped_and_that_is_said():
+    @dataclasses.dataclass(frozen=True)
+    class Restless(Swap):
+        name: ClassVar[str] = "restless"
+
+        def rewrite(self, site, ctx):
+            replace_node(site.node, "Neg", site.node.inputs)
+
+    record = PassManager([Restless(old="Neg")], verify=False).run(model()).ledger["restless"]
+    assert ("stopped after 64 sweeps: it finds sites without end", 1) in record.skip_reasons()
+
+
 def test_an_approximate_pass_that_breaks_the_model_is_an_error():
     @dataclasses.dataclass(frozen=True)
     class LossyForgetsInputs(ForgetsInputs):
@@ -172,6 +294,16 @@ def test_limits_and_denials():
     result = PassManager([LossySwap(new="Abs")], denied=denied, verify=False).run(model())
     assert ops(result.model) == ["Relu", "Neg", "Abs", "Abs", "Abs"]
     assert ("because the plan says so", 1) in result.ledger["lossy-swap"].skip_reasons()
+
+
+def test_a_limit_counts_denied_sites_and_is_part_of_what_a_plan_repeats():
+    passes, denied = [LossySwap(new="Abs")], {SiteKey(0, "b"): "the guard took it back"}
+    result = PassManager(passes, limits={"lossy-swap": 2}, denied=denied, verify=False).run(model())
+    assert ops(result.model) == ["Relu", "Neg", "Abs", "Abs", "Neg"], "y must not take the place of b"
+    assert result.keys == [SiteKey(0, "c")]
+    assert result.undone == {SiteKey(0, "y"): "the limit of 2 sites is reached"}
+    replay = PassManager(passes, denied={**denied, **result.undone}, verify=False).run(model())
+    assert ir.to_onnx_text(replay.model) == ir.to_onnx_text(result.model)
 
 
 def test_limit_of_an_absent_pass():

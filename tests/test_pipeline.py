@@ -98,6 +98,14 @@ def test_selectors_of_a_step_round_trip():
     assert pipeline.render([step]) == text
 
 
+@pytest.mark.parametrize("selector", ["re:a,b|y", "re:a;b", "re:x{1,2}", "re:}", "re:{", "re:100%|%2C", "name:a;b"])
+def test_selectors_with_the_characters_of_the_grammar_round_trip(selector):
+    selection = Selection.of([selector], ["op:Conv", selector])
+    step = dataclasses.replace(pipeline.parse("test-everything")[0], selection=selection)
+    (again,) = pipeline.parse(pipeline.render([step]))
+    assert again.selection == selection
+
+
 def test_a_pass_in_a_file(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(

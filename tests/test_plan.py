@@ -9,6 +9,7 @@ from irc.application import SiteKey
 from irc.coverage import Coverage, Covered
 from irc.errors import UsageError
 from irc.ledger import Entry, Ledger, PassRecord
+from irc.measurement import _planned_statistics
 from irc.plan import Plan
 from irc.requirement import Requirement
 
@@ -91,6 +92,10 @@ def test_recipe_with_a_pipeline_of_mappings(tmp_path):
         ("extends: O3", "not in this version"),
         ("- a", "must be a mapping"),
         ("pipeline: [{quantize: {}, fold-batch-norm: {}}]", "is not a pass"),
+        ("pipeline: [{quantize: [1, 2]}]", "quantize has .1, 2.; write its options"),
+        ("extends: O2\nbudget: {min_speedup: fast}", "--min-speedup is 'fast'"),
+        ("extends: O2\nbudget: {min_speedup: [1]}", "--min-speedup is .1."),
+        ("extends: O2\ninclude: {op: Conv}", "include is {'op': 'Conv'}; write a selector"),
     ],
 )
 def test_bad_recipes(tmp_path, content, message):
@@ -145,3 +150,11 @@ def test_malformed_requirements(clause):
 def test_requirement_of_a_pass_that_did_not_run():
     with pytest.raises(UsageError, match="no pass called 'prune' ran"):
         Requirement.parse("prune>=10%").unmet(LEDGER, None)
+
+
+@pytest.mark.parametrize(
+    "statistics", [{"sweeps": 3}, {"sweeps": [7]}, {"sweeps": [{"model": "m", "ranges": {"x": 1}}]}]
+)
+def test_damaged_statistics_of_a_plan(statistics):
+    with pytest.raises(UsageError, match="statistics of the plan are damaged"):
+        _planned_statistics(statistics, "m", {"x"})

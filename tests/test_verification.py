@@ -189,6 +189,17 @@ def test_half_precision_models_are_allowed_their_own_rounding(runner: Runner) ->
     assert not verifier.check(from_text(text, w=weight * np.float16(1.05)), ROUNDING).ok
 
 
+def test_bits_of_half_precision_depend_on_other_users_and_are_not_asked_for(runner: Runner) -> None:
+    """ONNX Runtime computes Tanh in float32 and skips the rounding to float16 if the widening Cast is its only user."""
+    text = f"""{HEAD} g (float16[n,64] x) => (double[n,64] y) {{ t = OP(x)  DEAD y = Cast <to = 11> (t) }}"""
+    with_another_user = from_text(text.replace("OP", "Tanh").replace("DEAD", "d = SequenceConstruct(t)"))
+    alone = from_text(text.replace("OP", "Tanh").replace("DEAD", ""))
+    verifier = Verifier(runner, with_another_user, [{"x": normal(2, 64).astype(np.float16)}])
+    verdict = verifier.check(alone, EXACT)
+    assert verdict.ok and verdict.error > 0
+    assert not verifier.check(from_text(text.replace("OP", "Sigmoid").replace("DEAD", "")), EXACT).ok
+
+
 def test_a_reference_the_runtime_cannot_run_is_said(runner: Runner) -> None:
     custom = from_text(
         '<ir_version: 10, opset_import: ["" : 20, "my.ops": 1]> g (float[n] x) => (float[n] y) { y = my.ops.Foo(x) }'
@@ -206,7 +217,9 @@ def test_a_refused_candidate_is_a_violation(runner: Runner) -> None:
     assert not verdict.ok and "NoSuchOp" in verdict.message
     lazy = affine()
     failing = ir.LazyTensor(lambda: 1 / 0, dtype=ir.DataType.FLOAT, shape=ir.Shape([1000]), name="w")
-    lazy.graph.register_initializer(ir.Value(name="w", const_value=failing, type=ir.TensorType(failing.dtype)))
+    weight = ir.Value(name="w", const_value=failing, type=ir.TensorType(failing.dtype))
+    lazy.graph.register_initializer(weight)
+    lazy.graph.append(ir.node("Neg", [weight]))
     assert "ZeroDivisionError" in verifier.check(lazy, ROUNDING).message
     assert verifier.check(affine(), EXACT).ok
 

@@ -30,7 +30,11 @@ def coverage(runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]],
     """Intent from the ledger and the artifact, fact from the runtime, for each quantizable node of the float model."""
     import onnxruntime
 
-    read = _ReadBack(file, runner.runtime_graph(file))
+    import irc.ir
+
+    # Loaded, each node has a name, which the runtime keeps: a file may do without.
+    artifact = irc.ir.load(file)
+    read = _ReadBack(artifact, runner.runtime_graph(artifact))
     approximate = [record for record in ledger if record.contract == "approximate"]
     rewritten = {entry.site for record in approximate for entry in record.rewritten}
     reasons = {e.site: e.reason for record in approximate for e in (*record.skipped, *record.undone)}
@@ -47,12 +51,10 @@ def coverage(runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]],
 class _ReadBack:
     """The artifact beside the runtime's graph of it."""
 
-    def __init__(self, file: Path, runtime: Sequence[RuntimeNode]) -> None:
-        import irc.ir
-
+    def __init__(self, artifact: ir.Model, runtime: Sequence[RuntimeNode]) -> None:
         self._values = {
             output.name: output
-            for node in irc.ir.load(file).graph.all_nodes()
+            for node in artifact.graph.all_nodes()
             for output in node.outputs
             if output.name is not None
         }

@@ -7,13 +7,15 @@ Exit codes: 0 ok, 1 internal error, 2 usage, 3 budget missed (the best legal art
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import NoReturn
 
 COMMANDS = ("optimize", "inspect", "compare", "passes")
@@ -56,20 +58,48 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
+    with _signals() as interrupted:
+        try:
+            args = build_parser().parse_args(arguments)
+            # Libraries warn about what irc reports itself, in one line; their log lines would stand beside it.
+            logging.getLogger().addHandler(logging.NullHandler())
+            return _run(args, interrupted)
+        except KeyboardInterrupt:
+            return _say_interrupted()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Ctrl-C and termination for the duration of a command; the event says that Ctrl-C came.
+
+    Termination becomes an exit instead of a sudden death, so that a build cleans up. Extension modules that are being
+    imported turn a KeyboardInterrupt into an ImportError, hence the event.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))}
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
-        args = build_parser().parse_args(arguments)
-        # Libraries warn about what irc reports itself, in one line; their log lines would stand beside it.
-        logging.getLogger().addHandler(logging.NullHandler())
-        if threading.current_thread() is threading.main_thread():
-            # An exit instead of a sudden death, so that a terminated build cleans up too.
-            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        return _run(args)
-    except KeyboardInterrupt:
-        print("irc: interrupted; no half-written file is left", file=sys.stderr)
-        return 130
+        yield interrupted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _say_interrupted() -> int:
+    print("irc: interrupted; no half-written file is left", file=sys.stderr)
+    return 130
+
+
+def _run(args: argparse.Namespace, interrupted: threading.Event) -> int:
     """Runs one command; its errors become one line and an exit code."""
     from irc.errors import IrcError
 
@@ -90,6 +120,8 @@ def _run(args: argparse.Namespace) -> int:
         print("irc: error: out of memory; close other programs or use a machine with more", file=sys.stderr)
         return 1
     except Exception as error:
+        if interrupted.is_set():
+            return _say_interrupted()
         if args.traceback:
             raise
         print(

@@ -149,7 +149,7 @@ def _targets(args: argparse.Namespace) -> tuple[list[str | None], list[str | Non
 
 def _print_pipeline(args: argparse.Namespace) -> int:
     from irc.driver import Request, resolve
-    from irc.pass_manager import expand
+    from irc.expansion import expand
     from irc.plan import Plan
     from irc.selection import Selection
 

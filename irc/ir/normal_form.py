@@ -115,6 +115,14 @@ def normalize_in_place(model: ir.Model) -> None:
     if (model.ir_version or 0) < MIN_IR_VERSION:
         _free_initializers(model)
         model.ir_version = MIN_IR_VERSION
+    if provenance(model).typed is None:
+        typed = frozenset(
+            value.name
+            for node in model.graph.all_nodes()
+            for value in node.outputs
+            if value.name and value.type is not None
+        )
+        record(model, dataclasses.replace(provenance(model), typed=typed))
     settle_tensors(model)
     inline_functions(model)
     for graph in _graphs(model):
@@ -184,6 +192,7 @@ def _name_everything(model: ir.Model) -> None:
     for value in unnamed.values():
         value.name = unique_name(model, value.name or "value")
     taken: set[str] = set()
+    invented: set[str] = set()
     counts: dict[str, int] = {}
     for node in model.graph.all_nodes():
         base = node.name or next((o.name for o in node.outputs if o.name), None) or node.op_type
@@ -192,5 +201,9 @@ def _name_everything(model: ir.Model) -> None:
             counts[base] = counts.get(base, 0) + 1
             name = f"{base}_{counts[base]}"
         taken.add(name)
+        if not node.name:
+            invented.add(name)
         if node.name != name:
             node.name = name
+    origin = provenance(model)
+    record(model, dataclasses.replace(origin, named=origin.named | invented))

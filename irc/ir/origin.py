@@ -18,11 +18,15 @@ class Provenance:
         files: Absolute paths of the model file and its data files; `save` refuses to write over them.
         external: Whether its weights came from data files.
         notes: What `load` repaired or had to leave, each in one sentence for the report.
+        named: Names that irc gave to nodes that had none; a file does without.
+        typed: Names of the inner values whose type the file declared; None if that is not known.
     """
 
     files: tuple[Path, ...] = ()
     external: bool = False
     notes: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()
+    typed: frozenset[str] | None = None
 
 
 def provenance(model: ir.Model) -> Provenance:

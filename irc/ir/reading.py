@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from irc.errors import ModelError
 from irc.ir.data_files import all_tensors, check_external_data
 from irc.ir.normal_form import normalize_in_place, read_proto
-from irc.ir.origin import Provenance, provenance, record
+from irc.ir.origin import provenance, record
 from irc.ir.validity import check
 
 MAX_OPSET = onnx.defs.onnx_opset_version()
@@ -92,7 +93,7 @@ def _build(proto: onnx.ModelProto, file: Path) -> ir.Model:
         if isinstance(tensor, ir.ExternalTensor):
             tensor.base_dir = str(file.parent)
     data = check_external_data(model, file.parent)
-    record(model, Provenance((file, *data), bool(data), provenance(model).notes))
+    record(model, dataclasses.replace(provenance(model), files=(file, *data), external=bool(data)))
     normalize_in_place(model)
     check(model)
     return model

@@ -31,6 +31,11 @@ def refresh_shapes(model: ir.Model, *, strict: bool = True) -> None:
     """
     proto = stripped_proto(model)
     opaque = set(without_opaque_nodes(proto, element_type=None))
+    # What follows from an operator of unknown type has none either, which strict inference takes for a contradiction.
+    untyped = {info.name for info in proto.graph.input if not info.HasField("type")}
+    strict = strict and not any(
+        untyped.intersection(node.input) for graph in graphs_of(proto.graph) for node in graph.node
+    )
     _forget(proto)
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
@@ -54,7 +59,14 @@ def refresh_shapes(model: ir.Model, *, strict: bool = True) -> None:
 
 
 def _forget(proto: onnx.ModelProto) -> None:
-    """Drops every shape inference is to find; element types of body inputs and outputs stay, the checker wants them."""
+    """Drops every shape inference is to find; element types of body inputs and outputs stay, the checker wants them.
+
+    Defaults of inputs go too: inference would take them for constants, and callers may override them.
+    """
+    inputs = {info.name for info in proto.graph.input}
+    for index in reversed(range(len(proto.graph.initializer))):
+        if proto.graph.initializer[index].name in inputs:
+            del proto.graph.initializer[index]
     for graph in graphs_of(proto.graph):
         del graph.value_info[:]
         if graph is not proto.graph:

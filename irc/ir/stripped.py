@@ -110,8 +110,9 @@ def without_opaque_nodes(proto: onnx.ModelProto, *, element_type: int | None) ->
     functions = {(f.domain, f.name) for f in proto.functions}
     del proto.functions[:]
     names: list[str] = []
-    for graph in list(graphs_of(proto.graph)):
-        opaque = [node for node in graph.node if _is_opaque(node, versions, functions)]
+    # Bodies first: the nodes of a graph are copied below, and with them the bodies they hold.
+    for graph in reversed(list(graphs_of(proto.graph))):
+        opaque = [node for node in graph.node if is_opaque(node, versions, functions)]
         if not opaque:
             continue
         declared = {info.name: info for info in (*graph.value_info, *graph.output)}
@@ -126,14 +127,20 @@ def without_opaque_nodes(proto: onnx.ModelProto, *, element_type: int | None) ->
                     info.type.tensor_type.shape.SetInParent()
                 elif name in declared and declared[name].HasField("type"):
                     info.type.CopyFrom(declared[name].type)
-        kept = [node for node in graph.node if not _is_opaque(node, versions, functions)]
+        kept = [node for node in graph.node if not is_opaque(node, versions, functions)]
         del graph.node[:]
         graph.node.extend(kept)
     return names
 
 
-def _is_opaque(node: onnx.NodeProto, versions: dict[str, int], functions: set[tuple[str, str]]) -> bool:
-    """Whether onnx does not define the operator; one that it has in another opset only is not opaque."""
+def is_opaque(node: onnx.NodeProto, versions: dict[str, int], functions: set[tuple[str, str]]) -> bool:
+    """Whether onnx does not define the operator; one that it has in another opset only is not opaque.
+
+    Args:
+        node: A node of the main graph or of a body.
+        versions: Version by domain, the default domain as "ai.onnx".
+        functions: Domain and name of the model's own functions.
+    """
     if (node.domain, node.op_type) in functions:
         return True
     domain = node.domain or "ai.onnx"

@@ -12,11 +12,12 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from irc.atomic import interrupts_deferred, output_error
+from irc.atomic import interrupts_deferred, output_error, refuse_special_file
 from irc.errors import ModelError, OutputError
 from irc.ir.copying import snapshot
 from irc.ir.messages import first_line
 from irc.ir.origin import provenance
+from irc.ir.redundancy import drop_redundant
 from irc.ir.stripped import graphs_of, weights_detached
 from irc.ir.tensors import LARGE_BYTES
 
@@ -50,6 +51,7 @@ def size_on_disk(model: ir.Model) -> int:
     """Bytes the model takes in one file, graph and weights; weights are not read."""
     with weights_detached(model, detach=lambda graph, value, tensor: tensor.nbytes >= LARGE_BYTES) as detached:
         proto: onnx.ModelProto = ir.to_proto(model)
+    drop_redundant(proto, model)
     for graph in graphs_of(proto.graph):
         for tensor in graph.initializer:
             if tensor.name in detached:
@@ -113,6 +115,7 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int | None = 
 def _check_target(model: ir.Model, target: Path) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a directory; give the name of a file in it")
+    refuse_special_file(target)
     sources = list(provenance(model).files)
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
@@ -139,10 +142,12 @@ def _write(model: ir.Model, path: Path, data_name: str | None) -> None:
                 alignment=_ALIGNMENT,
                 align_threshold=_ALIGN_ABOVE,
             )
-            content = ir.to_proto(copy).SerializeToString(deterministic=True)
+            proto = ir.to_proto(copy)
         else:
             with weights_detached(copy, detach=lambda graph, value, tensor: False):
-                content = ir.to_proto(copy).SerializeToString(deterministic=True)
+                proto = ir.to_proto(copy)
+        drop_redundant(proto, model)
+        content = proto.SerializeToString(deterministic=True)
         path.write_bytes(content)
     except OSError:
         raise

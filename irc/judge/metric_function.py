@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from irc.errors import IrcError, UsageError
+from irc.errors import IrcError, RunnerError, UsageError
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 Run = Callable[[Mapping[str, npt.NDArray[Any]]], list[npt.NDArray[Any]]]
@@ -61,6 +61,12 @@ class MetricFunction:
 
         try:
             value = self.function(run)
+        except RunnerError as error:
+            if error.crashed:
+                raise
+            raise MetricError(
+                f"metric {self.name}: the model does not run on the feed given at {self._line(error)}: {_one_line(error)}"
+            ) from error
         except IrcError:
             raise
         except Exception as error:
@@ -74,6 +80,12 @@ class MetricFunction:
         ):
             raise MetricError(f"metric {self.name} returned {_one_line(repr(value))}; it must return one number")
         return float(np.asarray(value).reshape(())), calls
+
+    def _line(self, error: BaseException) -> str:
+        """File name and line within the function's own file where an error passed through."""
+        file = getattr(getattr(self.function, "__code__", None), "co_filename", "")
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        return f"{Path(file).name}:{lines[-1]}" if lines else _place(error)
 
 
 def load_metric(spec: str) -> MetricFunction:

@@ -23,11 +23,11 @@ def console(*, quiet: bool = False, file: IO[str] | None = None) -> Console:
         quiet: Print nothing at all.
         file: Instead of standard output.
     """
-    from rich.console import Console
+    from irc.report.piped_console import PipedConsole
 
     target = file if file is not None else sys.stdout
     width = None if target.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
-    return Console(file=target, quiet=quiet, width=width, highlight=False, emoji=False, markup=False)
+    return PipedConsole(file=target, quiet=quiet, width=width, highlight=False, emoji=False, markup=False)
 
 
 def human_bytes(count: float) -> str:

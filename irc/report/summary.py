@@ -13,6 +13,7 @@ from irc.ledger import PassRecord
 from irc.pass_base import MODEL_SITE
 from irc.report.build_report import BuildReport
 from irc.report.console import human_bytes
+from irc.report.piped_console import PipedConsole
 
 MAX_REASONS = 3
 MAX_UNDONE = 6
@@ -26,12 +27,12 @@ def print_report(report: BuildReport, *, verbose: bool = False, console: Console
         verbose: List every site.
         console: Where to; by default standard output.
     """
-    console = console or Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = console or PipedConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print(_headline(report))
     console.print(_table(report))
     for line in _accuracy_lines(report):
         console.print(f"  {line}", style="dim", markup=False)
-    if report.coverage is not None:
+    if report.coverage is not None and report.coverage.by_op_type():
         counts = ", ".join(f"{op} {done}/{total}" for op, (done, total) in report.coverage.by_op_type().items())
         console.print(f"  int8: {counts}  ({report.coverage.label})", markup=False)
     console.print()

@@ -7,10 +7,13 @@ operator without weights joins in when all its inputs are integers by then and a
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from irc.ir import constant_tensor
+from irc.ir import constant, constant_tensor
 from irc.target import QuantizationStyle, Target, is_dequantized
 
 MIN_OPSET = 13
@@ -81,6 +84,8 @@ def why_not_weighted(node: ir.Node, target: Target, main: ir.Graph) -> str | Non
         return "its input is already quantized"
     weight = weight_of(node)
     if weight is None:
+        if node.op_type == "MatMul" and constant_tensor(node.inputs[0]) is not None:
+            return "its constant is on the left, where no integer kernel takes scales per channel"
         return "its weight is not constant"
     if constant_tensor(node.inputs[0]) is not None:
         return "its input is constant"
@@ -88,14 +93,17 @@ def why_not_weighted(node: ir.Node, target: Target, main: ir.Graph) -> str | Non
         return f"its weight is {weight.tensor.dtype.name}; static int8 starts from FLOAT"
     if weight.tensor.size < MIN_WEIGHTS:
         return f"its weight has only {weight.tensor.size} elements"
-    return target.refuses(node) or why_not_shared(weight.origin, main)
+    return target.refuses(node) or why_not_stored(weight.origin, main)
 
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
-def why_not_shared(origin: ir.Value, main: ir.Graph, *, readers: tuple[str, ...] = WEIGHTED) -> str | None:
-    """Why a weight must stay in float for somebody else, so that an int8 copy would make the file larger; or None."""
+def why_not_stored(origin: ir.Value, main: ir.Graph, *, readers: tuple[str, ...] = WEIGHTED) -> str | None:
+    """Why a weight must stay in float: for somebody else, so that an int8 copy would make the file larger, or for its values; or None."""
+    array = constant(origin)
+    if array is not None and not _all_finite(array):
+        return "its weight contains NaN or infinity"
     if origin.is_graph_output():
         return "its weight is an output of the model"
     for use in origin.uses():
@@ -107,6 +115,12 @@ def why_not_shared(origin: ir.Value, main: ir.Graph, *, readers: tuple[str, ...]
         elif user.graph is not main or not ((user.op_type in readers and index == 1) or is_table_lookup(user)):
             return f"its weight is also used by {user.op_type} {user.name!r}"
     return None
+
+
+def _all_finite(array: npt.NDArray[Any]) -> bool:
+    """Whether no element is NaN or infinite; a finite sum says so at the speed of memory."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 
 def is_product(node: ir.Node) -> bool:
@@ -175,5 +189,5 @@ def why_not_table(node: ir.Node, main: ir.Graph) -> str | None:
         return f"opset {main.opset_imports['']} has no scales per channel; run raise-opset first"
     table = node.inputs[0]
     assert table is not None
-    reason = why_not_shared(table, main)
+    reason = why_not_stored(table, main)
     return None if reason is None else reason.replace("its weight", "its table")

@@ -80,7 +80,7 @@ class QuantizeDynamic(Pass):
             return f"its weight has only {weight.tensor.size} elements"
         if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1:
             return "its activation is transposed"
-        return placement.why_not_shared(weight.origin, main)
+        return placement.why_not_stored(weight.origin, main)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Rewrites one operator."""

@@ -80,7 +80,7 @@ class QuantizeWeights(Pass):
             return f"its weight has fewer than {self.min_elements} elements"
         if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
             return "grouped transposed convolutions have no single channel axis"
-        return placement.why_not_shared(weight.origin, main, readers=OPERATORS)
+        return placement.why_not_stored(weight.origin, main, readers=OPERATORS)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Puts the int8 weight, brought back to float in the graph, in place of the weight."""

@@ -3,15 +3,33 @@
 from irc.passes.simplification.eliminate_dead_code import EliminateDeadCode
 from irc.passes.simplification.eliminate_dropout import EliminateDropout
 from irc.passes.simplification.eliminate_identity import EliminateIdentity
+from irc.passes.simplification.eliminate_no_op_arithmetic import EliminateNoOpArithmetic
+from irc.passes.simplification.eliminate_no_op_shape import EliminateNoOpShape
 from irc.passes.simplification.fold_batch_norm import FoldBatchNorm
 from irc.passes.simplification.fold_constants import FoldConstants
+from irc.passes.simplification.fold_pad import FoldPad
 from irc.passes.simplification.infer_shapes import InferShapes
+from irc.passes.simplification.merge_casts import MergeCasts
+from irc.passes.simplification.merge_clips import MergeClips
+from irc.passes.simplification.merge_common_subexpressions import MergeCommonSubexpressions
+from irc.passes.simplification.merge_duplicate_initializers import MergeDuplicateInitializers
+from irc.passes.simplification.merge_reshapes import MergeReshapes
+from irc.passes.simplification.merge_transposes import MergeTransposes
 
 __all__ = [
     "EliminateDeadCode",
     "EliminateDropout",
     "EliminateIdentity",
+    "EliminateNoOpArithmetic",
+    "EliminateNoOpShape",
     "FoldBatchNorm",
     "FoldConstants",
+    "FoldPad",
     "InferShapes",
+    "MergeCasts",
+    "MergeClips",
+    "MergeCommonSubexpressions",
+    "MergeDuplicateInitializers",
+    "MergeReshapes",
+    "MergeTransposes",
 ]

@@ -93,7 +93,8 @@ def test_interrupt_leaves_nothing(tmp_path, delay):
     _, error = process.communicate(timeout=60)
     if process.returncode in (0, 3):
         pytest.skip("the build was faster than the interrupt")
-    assert process.returncode == 130, error
+    # Python itself may die of the signal while an extension module is being imported; to a shell that is 130 too.
+    assert process.returncode in (130, -signal.SIGINT), error
     assert error.strip().splitlines()[-1:] == ["irc: interrupted; no half-written file is left"], error
     assert "Traceback" not in error
     assert fingerprint(tmp_path) == before

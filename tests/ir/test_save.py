@@ -369,3 +369,10 @@ def test_packed_types_keep_their_bytes(tmp_path: Path) -> None:
     loaded = load(tmp_path / "m.onnx").graph.initializers["q"].const_value
     assert loaded is not None
     np.testing.assert_array_equal(loaded.numpy(), values)
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.onnx")
+    with pytest.raises(OutputError, match="device or a pipe"):
+        save(normalize(linear_proto()), tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").is_fifo()

@@ -142,6 +142,16 @@ def test_custom_operators_keep_what_the_exporter_said() -> None:
     assert shape_of(model, "m") == shape_of(model, "r") == ["N", 9]
 
 
+def test_the_default_of_an_input_is_no_constant() -> None:
+    proto = model_proto([helper.make_node("Reshape", ["x", "s"], ["r"]), helper.make_node("Relu", ["r"], ["y"])],
+                        {"x": [2, 3]}, {"y": None}, {"s": np.array([3, 2])})  # fmt: skip
+    proto.graph.input.append(helper.make_tensor_value_info("s", TensorProto.INT64, [2]))
+    model = normalize(proto)
+    refresh_shapes(model)
+    assert shape_of(model, "r") == [None, None]
+    assert model.graph.initializers["s"].const_value is not None
+
+
 def test_values_in_bodies_are_refreshed() -> None:
     proto = branch_proto()
     for attribute in proto.graph.node[1].attribute:

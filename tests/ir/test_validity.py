@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from ir_graphs import branch_proto, linear_proto, model_proto
 from onnx import helper
 
 from irc.errors import ModelError
-from irc.ir import Interface, check, interface, normalize, snapshot
+from irc.ir import Interface, check, interface, normalize, refresh_shapes, snapshot
 
 
 def orphan(model: ir.Model) -> None:
@@ -96,6 +97,17 @@ def test_unknown_operators_are_tolerated_and_known_ones_still_checked() -> None:
     model.graph[1].attributes.add(ir.AttrInt64("bogus", 1))
     with pytest.raises(ModelError, match="bogus"):
         check(model)
+
+
+def test_unknown_operators_in_the_graph_and_in_a_body_of_it_are_tolerated() -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "my" : 1]> g (bool c, float[2] x) => (float[2] y) { a = my.Mystery(x)  y = If (c) <
+        then_branch = t () => (float[2] p) { h = my.Mystery(a)  p = Neg(h) }, else_branch = e () => (float[2] q) { q = Abs(a) }> }"""
+    )
+    model = normalize(proto)
+    refresh_shapes(model)
+    check(model)
+    assert [node.op_type for node in model.graph.all_nodes()] == ["Mystery", "If", "Mystery", "Neg", "Abs"]
 
 
 def test_more_than_protobuf_can_hold() -> None:

@@ -109,3 +109,19 @@ def test_nan_of_the_candidate_rejects_it_and_of_the_original_is_an_error() -> No
     )
     with pytest.raises(MetricError, match="is nan for the original"):
         identity_judge(feeds(4, 4), metric=lambda run: float("nan")).assess(MODEL)
+
+
+def test_a_feed_the_model_does_not_take_is_the_metrics_error(tmp_path):
+    path = tmp_path / "met.py"
+    path.write_text("def score(run):\n    return run({'nope': 1})\n")
+
+    class Refuses:
+        outputs = ()
+
+        def run(self, feed, outputs=None):
+            raise RunnerError("Required inputs (['x']) are missing")
+
+    with pytest.raises(
+        MetricError, match=r"metric met.py:score: the model does not run on the feed given at met.py:2: Required"
+    ):
+        load_metric(f"{path}:score")(Refuses(), ["y"])

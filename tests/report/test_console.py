@@ -54,3 +54,12 @@ def test_facts_leave_out_what_is_not_there():
     out = io.StringIO()
     console(file=out).print(facts([("size", "1 MB"), ("data files", ""), ("quantized", None), ("zero", 0)]))
     assert out.getvalue().split() == ["size", "1", "MB", "zero", "0"]
+
+
+def test_a_reader_that_left_is_an_error_and_not_an_exit():
+    class Left(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        console(file=Left()).print("anything")

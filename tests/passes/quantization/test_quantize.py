@@ -130,7 +130,9 @@ def test_readers_of_one_value_share_its_pair():
     [
         ("g (float[2,32] x, float[32,8] v) => (float[2,8] y) { y = Gemm(x, v) }", {}, "its weight is not constant"),
         ("g (float[2,4] x) => (float[2,4] y) { y = MatMul(x, w) }", {"w": (4, 4)}, "has only 16 elements"),
-        ("g (float[8,2] x) => (float[32,2] y) { y = MatMul(w, x) }", {"w": (32, 8)}, "its weight is not constant"),
+        ("g (float[8,2] x) => (float[32,2] y) { y = MatMul(w, x) }", {"w": (32, 8)}, "its constant is on the left"),
+        ("g (float[2,32] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": np.full((32, 8), np.inf, np.float32)}, "NaN or infinity"),
+        ("g (float[2,32] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": np.full((32, 8), np.nan, np.float32)}, "NaN or infinity"),
         ("g (float[2,4,16] x) => (float[2,4,8] y) { y = MatMul(x, w) }", {"w": (2, 16, 8)}, "matmul-weight-is-a-matrix"),
         ("g (float[1,8,4,4] x) => (float[1,8,6,6] y) { y = ConvTranspose(x, w) }", {"w": (8, 8, 3, 3)}, "transposed-convolution-is-float"),
         ("g (float[2,32] x) => (float[2,8] y, float[32,8] z) { y = MatMul(x, w) z = Relu(w) }", {"w": (32, 8)}, "also used by Relu"),

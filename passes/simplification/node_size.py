@@ -1,0 +1,41 @@
+"""How many bytes of the model two nodes take up, to tell whether what replaces them is smaller."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from irc.ir import constant_tensor
+
+NAME_SUFFIX = 2
+"""Room for the suffix that makes a name unique."""
+
+
+def stored_bytes(name: str, elements: int, itemsize: int) -> int:
+    """Bytes of a new initializer and of its mention in the input list of one node.
+
+    Args:
+        name: What it is to be called.
+        elements: Number of elements.
+        itemsize: Bytes of each.
+    """
+    return 2 * (len(name) + NAME_SUFFIX) + elements * itemsize + 12
+
+
+def bytes_in_one(inner: ir.Node, outer: ir.Node) -> int:
+    """Bytes that go when `outer` no longer needs `inner`, nor either of them its constants.
+
+    Args:
+        inner: Removed.
+        outer: Loses the constants among its inputs, and their mention.
+    """
+    node: int = ir.serde.serialize_node(inner).ByteSize()
+    annotation: int = ir.serde.serialize_value(inner.outputs[0]).ByteSize()
+    total = node + annotation
+    for value in outer.inputs:
+        if constant_tensor(value) is not None and value is not None:
+            total += len(value.name or "") + 2
+    for value in dict.fromkeys((*inner.inputs, *outer.inputs)):
+        tensor = constant_tensor(value)
+        if value is not None and tensor is not None and all(use.node in (inner, outer) for use in value.uses()):
+            total += tensor.nbytes + len(value.name or "") + 10
+    return total
