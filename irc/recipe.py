@@ -24,7 +24,25 @@ from irc import pipeline
 from irc.errors import UsageError
 from irc.pipeline import Step
 
-LOSSLESS = "eliminate-identity,eliminate-dropout,fold-constants,fold-batch-norm,eliminate-dead-code"
+LOSSLESS = ",".join(
+    (
+        "eliminate-identity",
+        "eliminate-dropout",
+        "fold-constants",
+        "eliminate-no-op-shape",
+        "eliminate-no-op-arithmetic",
+        "merge-casts",
+        "merge-reshapes",
+        "merge-transposes",
+        "merge-clips",
+        "merge-duplicate-initializers",
+        "merge-common-subexpressions",
+        "fold-pad",
+        "fold-batch-norm",
+        "eliminate-dead-code",
+    )
+)
+"""What frees other passes to find more comes first; each pass sweeps until it finds nothing."""
 _LEVELS = {"O0": "load, check, save", "O1": "lossless", "O2": "lossless, then int8 for latency"}
 _LATER = {"O3": "structured pruning", "Os": "weight sharing"}
 _KEYS = ("extends", "pipeline", "objective", "budget", "target", "include", "exclude")
