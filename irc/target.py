@@ -190,6 +190,20 @@ class Target(abc.ABC):
                 return f"{rule.name}: {reason}"
         return None
 
+    def has_operator(self, op_type: str, opset: int, dtype: ir.DataType, *, mode: str = "") -> bool:
+        """Whether an operator of the standard domain may take the place of the operators it stands for.
+
+        That is: the runtime executes it for this type, and no slower than them. By default every operator may, up to the
+        newest opset the runtime reads.
+
+        Args:
+            op_type: The operator.
+            opset: Version of the default domain.
+            dtype: Type of its data.
+            mode: The value of the attribute that selects what it computes: "tanh" of a Gelu.
+        """
+        return opset <= self.max_opset
+
     def lint(self, model: ir.Model) -> list[Finding]:
         """Where a finished model breaks a rule, rule by rule, versions first."""
         found = [finding for rule in self.rules for finding in rule.findings(model)]

@@ -1,10 +1,13 @@
-"""What a file need not say: names that irc gave to nodes, and types that every reader infers.
+"""What a file need not say: names irc gave to nodes, types every reader infers, empty domains, bytes that are zero.
 
 Without it an optimized small model would be larger than the original.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -12,16 +15,35 @@ from irc.ir.origin import provenance
 from irc.ir.stripped import graphs_of, is_opaque
 
 
+_BRIEF = {
+    onnx.TensorProto.INT64: "<i8",
+    onnx.TensorProto.INT32: "<i4",
+    onnx.TensorProto.INT16: "<i2",
+    onnx.TensorProto.UINT16: "<u2",
+}
+MAX_COMPACT_ELEMENTS = 1024
+"""Larger integer tensors keep their raw bytes: they are no longer cheap to look at one by one."""
+
+
 def drop_redundant(proto: onnx.ModelProto, model: ir.Model) -> None:
-    """Clears invented node names and inferred types in a serialized model, in place.
+    """Clears invented node names and inferred types in a serialized model, and encodes small tensors briefly, in place.
 
     Types of inner values stay if the file the model was read from declared them, or if an operator that onnx does not
     know computes them; those of weights are in their tensors.
 
     Args:
         proto: `model` as protobuf.
-        model: Tells what was there when it was read; nothing is dropped of a model that irc did not read.
+        model: Tells what was there when it was read; no name or type is dropped of a model that irc did not read.
     """
+    for opset in proto.opset_import:
+        if not opset.domain:
+            opset.ClearField("domain")
+    for graph in graphs_of(proto.graph):
+        for node in graph.node:
+            if not node.domain:
+                node.ClearField("domain")
+        for tensor in _tensors(graph):
+            _encode_briefly(tensor)
     origin = provenance(model)
     if origin.typed is None:
         return
@@ -43,3 +65,26 @@ def drop_redundant(proto: onnx.ModelProto, model: ir.Model) -> None:
         if len(kept) != len(graph.value_info):
             del graph.value_info[:]
             graph.value_info.extend(kept)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                if node.op_type == "Constant":
+                    attribute.t.ClearField("name")  # its output has one
+                yield attribute.t
+
+
+def _encode_briefly(tensor: onnx.TensorProto) -> None:
+    """Writes small integers, such as axes and shapes, in as many bytes as they need: -1 takes ten, 3 takes one."""
+    dtype = _BRIEF.get(tensor.data_type)
+    if dtype is None or not tensor.raw_data or len(tensor.raw_data) > MAX_COMPACT_ELEMENTS * int(dtype[-1]):
+        return
+    values = np.frombuffer(tensor.raw_data, dtype)
+    length = sum(10 if value < 0 else max(1, -(-int(value).bit_length() // 7)) for value in values)
+    if length >= len(tensor.raw_data):
+        return
+    tensor.ClearField("raw_data")
+    (tensor.int64_data if dtype == "<i8" else tensor.int32_data).extend(values.tolist())

@@ -105,7 +105,8 @@ class _Refresh:
         if id(value) in self._public:
             if value.is_graph_output() and inferred is not None:
                 value.type = value.type or ir.serde.deserialize_type_proto_for_type(inferred)
-                value.shape = value.shape or self._known(inferred)
+                if inferred.HasField("tensor_type"):  # the elements of a sequence keep what was declared
+                    value.shape = value.shape or self._known(inferred)
             return
         old = _dims(value.shape)
         new = None

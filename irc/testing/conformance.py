@@ -267,7 +267,7 @@ class _Check:
         """The first feed with values that only an exact rewrite must keep in their places."""
         if self._pass.contract is not Contract.EXACT or self._feeds is not None or not feeds:
             return []
-        feed = {name: _with_exceptions(array) for name, array in feeds[0].items()}
+        feed = {name: with_exceptions(array) for name, array in feeds[0].items()}
         return [feed] if any(array is not feeds[0][name] for name, array in feed.items()) else []
 
 
@@ -279,7 +279,8 @@ class Applied:
     rewritten: list[str]
 
 
-def _with_exceptions(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def with_exceptions(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A float array with -0.0, NaN and both infinities in places; others as they are."""
     if array.dtype.kind != "f" or not array.size:
         return array
     values = array.copy().reshape(-1)

@@ -16,8 +16,13 @@ import onnx_ir as ir
 from irc.ir import constant_tensor
 from irc.passes.simplification.constant_program import MAX_GENERATED_BYTES
 from irc.passes.simplification.known_shapes import shape_answer
+from irc.passes.simplification.node_size import node_bytes
 from irc.passes.simplification.unused import bodies
 
+TENSOR_OVERHEAD = 12
+"""Bytes of an initializer in a file besides its name, its dimensions and its elements."""
+CONSTANT_OVERHEAD = 24
+"""Bytes of a Constant node, which gives a graph output its name, besides its tensor."""
 TOO_LARGE = "its value is larger than what it is computed from"
 
 _RANDOM = frozenset(
@@ -82,7 +87,7 @@ def plan_folds(model: ir.Model, *, max_bytes: int, excluded: Collection[ir.Node]
 
 
 def freed_bytes(node: ir.Node) -> int:
-    """Bytes of the constants that only this node uses."""
+    """Bytes of the node and of the constants that only it uses."""
     return _freed([node], {node: None})
 
 
@@ -169,7 +174,7 @@ def _choose(region: dict[ir.Node, None], max_bytes: int) -> tuple[dict[ir.Node, 
         exposed = {node: outputs for node in region if (outputs := _exposed(node, region))}
         refused = [node for node in exposed if node.op_type == "Identity"]  # eliminated elsewhere, without a copy
         if not refused:
-            room = max_bytes + _constant_bytes(region)
+            room = max_bytes + _all_bytes(region)
             refused = [node for node in exposed if _stored_bytes(exposed[node]) > room]
             if not refused:
                 refused = [node for node in exposed if _grows({node: exposed[node]}, [node], region, max_bytes)]
@@ -186,13 +191,24 @@ def _feeds(node: ir.Node, nodes: Collection[ir.Node]) -> bool:
 
 
 def _stored_bytes(outputs: Iterable[ir.Value]) -> int:
-    return sum(size_in_bytes(output) or 0 for output in outputs)
+    """Bytes of outputs as initializers, names and dimensions included."""
+    return sum(
+        _tensor_bytes(output, size_in_bytes(output) or 0) + (CONSTANT_OVERHEAD if output.is_graph_output() else 0)
+        for output in outputs
+    )
 
 
-def _constant_bytes(region: Iterable[ir.Node]) -> int:
-    """Bytes of all constants a region uses."""
-    tensors = {value: constant_tensor(value) for node in region for value in _constant_inputs(node)}
-    return sum(tensor.nbytes for tensor in tensors.values() if tensor is not None)
+def _tensor_bytes(value: ir.Value, content: int) -> int:
+    """Bytes of an initializer in a file: elements, name and dimensions."""
+    return content + len(value.name or "") + TENSOR_OVERHEAD + 2 * len(value.shape or ())
+
+
+def _all_bytes(region: Iterable[ir.Node]) -> int:
+    """Bytes of a region with all the constants it uses."""
+    nodes = list(region)
+    tensors = {value: constant_tensor(value) for node in nodes for value in _constant_inputs(node)}
+    constants = sum(_tensor_bytes(value, tensor.nbytes) for value, tensor in tensors.items() if tensor is not None)
+    return constants + sum(node_bytes(node) for node in nodes)
 
 
 def _exposed(node: ir.Node, region: Collection[ir.Node]) -> list[ir.Value]:
@@ -209,7 +225,7 @@ def _grows(
 
 
 def _freed(folded: Iterable[ir.Node], region: dict[ir.Node, None]) -> int:
-    """Bytes of the constants that nothing uses any more once the exposed outputs of some nodes are constants."""
+    """Bytes that go once the exposed outputs of some nodes are constants: nodes, and constants that nothing else uses."""
     dying: set[ir.Node] = set()
     replaced = set(folded)
     leaves: dict[ir.Value, ir.TensorProtocol] = {}
@@ -221,7 +237,8 @@ def _freed(folded: Iterable[ir.Node], region: dict[ir.Node, None]) -> int:
                 tensor = constant_tensor(value)
                 if tensor is not None:
                     leaves[value] = tensor
-    return sum(tensor.nbytes for value, tensor in leaves.items() if _is_used_by(dying, value))
+    constants = sum(_tensor_bytes(value, t.nbytes) for value, t in leaves.items() if _is_used_by(dying, value))
+    return constants + sum(node_bytes(node) for node in dying)
 
 
 def _is_used_by(nodes: Collection[ir.Node], value: ir.Value) -> bool:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from irc.ir import bypass, constant, replace_node
 from irc.pass_base import Context, Contract, Pass, Site, Skip
+from irc.passes.simplification.pass_through import why_no_gain
 from irc.passes.simplification.unused import remove_unused
 
 
@@ -23,7 +24,7 @@ from irc.passes.simplification.unused import remove_unused
 class EliminateDropout(Pass):
     """Removes Dropout nodes in inference mode; one in training mode, or whose mask is used, stays.
 
-    Where the dropout connects a graph input with a graph output, an Identity takes its place.
+    Where the dropout connects a graph input with a graph output, an Identity takes its place if it is smaller.
     """
 
     name: ClassVar[str] = "eliminate-dropout"
@@ -35,7 +36,8 @@ class EliminateDropout(Pass):
         opset = model.graph.opset_imports.get("", 0)
         for node in model.graph.all_nodes():
             if node.op_type == "Dropout" and node.domain in ("", "ai.onnx"):
-                reason = _why_not(node, opset)
+                assert node.inputs[0] is not None
+                reason = _why_not(node, opset) or why_no_gain(node, node.inputs[0])
                 yield Site(node) if reason is None else Skip(node, reason)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.simplification.dimensions import Dimensions, Dims
-from irc.passes.simplification.pass_through import pass_through
+from irc.passes.simplification.pass_through import pass_through, why_no_gain
 
 MAX_BYTES = 1 << 20
 """Constants above this size (1 MiB) are weights and not read: looking for ones in them would cost more than it finds."""
@@ -42,7 +42,7 @@ _Array = np.ndarray[Any, Any]
 class EliminateNoOpArithmetic(Pass):
     """Removes elementwise operators that return one of their inputs bit by bit, signs of zeros and NaN included.
 
-    Where one connects a graph input with a graph output, an Identity takes its place.
+    Where one connects a graph input with a graph output, an Identity takes its place if it is smaller.
     """
 
     name: ClassVar[str] = "eliminate-no-op-arithmetic"
@@ -60,7 +60,8 @@ class EliminateNoOpArithmetic(Pass):
             if isinstance(found, str):
                 yield Skip(node, found)
             elif found is not None:
-                yield Site(node, match=found)
+                reason = why_no_gain(node, found)
+                yield Site(node, match=found) if reason is None else Skip(node, reason)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Lets the users of the output use the input."""

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from irc.ir import constant
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.simplification.dimensions import Dim, Dimensions, Dims, is_number
-from irc.passes.simplification.pass_through import pass_through
+from irc.passes.simplification.pass_through import pass_through, why_no_gain
 
 TO_THE_END = 2**31 - 1
 """A Slice that ends here or later goes to the end of any dimension: ONNX recommends INT_MAX for dimensions of unknown size."""
@@ -29,7 +29,7 @@ TO_THE_END = 2**31 - 1
 class EliminateNoOpShape(Pass):
     """Removes shape operators that provably return their input, symbolic dimensions included.
 
-    Where one connects a graph input with a graph output, an Identity takes its place.
+    Where one connects a graph input with a graph output, an Identity takes its place if it is smaller.
     """
 
     name: ClassVar[str] = "eliminate-no-op-shape"
@@ -48,7 +48,8 @@ class EliminateNoOpShape(Pass):
             if isinstance(answer, str):
                 yield Skip(node, answer)
             elif answer:
-                yield Site(node)
+                reason = why_no_gain(node, node.inputs[0])
+                yield Site(node) if reason is None else Skip(node, reason)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Lets the users of the output use the input."""

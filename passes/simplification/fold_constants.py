@@ -27,6 +27,8 @@ from irc.passes.simplification.unused import remove_unused
 
 LAZY_BYTES = 1 << 20
 """A constant above this size (1 MiB) is computed when the model is saved or run and not kept, to spare memory."""
+MAX_ATTRIBUTE_BYTES = 1 << 10
+"""A graph output above this size (1 KiB) is an initializer behind an Identity, not a Constant."""
 REMEMBERED_BYTES = 64 << 20
 """How much of intermediate results is remembered for later sites of a sweep."""
 
@@ -47,12 +49,11 @@ class _Sweep:
 class FoldConstants(Pass):
     """Computes at build time what does not depend on the input, with onnx's reference implementation.
 
-    A fold never stores more than it replaces, except small results. Random operators, quantized weights
+    A fold never stores more than it replaces, nodes included. Random operators, quantized weights
     (DequantizeLinear of a constant), loops and other domains stay.
 
     Attributes:
-        max_bytes: How many bytes one fold may add to the model, at least 0. The default, 1024, is room for shape
-            arithmetic.
+        max_bytes: How many bytes one fold may add to the model, at least 0. The default, 0, lets no fold make it larger.
 
     Raises:
         PassOptionError: If max_bytes is negative.
@@ -63,7 +64,7 @@ class FoldConstants(Pass):
     requires: ClassVar[tuple[str, ...]] = ("shapes-known",)
     invalidates: ClassVar[tuple[str, ...]] = ()
 
-    max_bytes: int = 1024
+    max_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.max_bytes < 0:
@@ -160,13 +161,20 @@ def _tensor(value: ir.Value, array: _Array, sweep: _Sweep) -> ir.TensorProtocol:
 def _store(node: ir.Node, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
     """Replaces outputs of a node by initializers of the same name and removes what is not needed any more.
 
-    A graph output keeps its name on an Identity, since some runtimes refuse an initializer as an output.
+    A graph output becomes that of a Constant, since some runtimes refuse an initializer as an output; large tensors
+    need an Identity then, since attributes cannot be stored beside the model.
     """
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     for value, tensor in tensors.items():
         name = value.name or "constant"
-        if value.is_graph_output():
+        if value.is_graph_output() and tensor.nbytes <= MAX_ATTRIBUTE_BYTES:
+            tensor.name = None
+            constant = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], name=unique_name(graph, name))
+            constant.outputs[0].type, constant.outputs[0].shape = ir.TensorType(tensor.dtype), value.shape
+            graph.insert_before(node, constant)
+            replace_value(value, constant.outputs[0])
+        elif value.is_graph_output():
             replace_value(value, add_initializer(graph, f"{name}.value", tensor))
         else:
             tensor.name = name

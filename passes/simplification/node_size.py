@@ -10,6 +10,16 @@ NAME_SUFFIX = 2
 """Room for the suffix that makes a name unique."""
 
 
+def node_bytes(node: ir.Node) -> int:
+    """Bytes of a node in a file at least: operator, inputs, outputs and plain attributes, without its name."""
+    total = 2 + len(node.op_type) + 2 + (len(node.domain) + 2 if node.domain else 0)
+    total += sum(2 + len(value.name or "") if value is not None else 2 for value in node.inputs)
+    total += sum(2 + len(value.name or "") for value in node.outputs)
+    for attribute in node.attributes.values():
+        total += 8 + len(attribute.name) + (len(attribute.value) if hasattr(attribute.value, "__len__") else 1)
+    return total
+
+
 def stored_bytes(name: str, elements: int, itemsize: int) -> int:
     """Bytes of a new initializer and of its mention in the input list of one node.
 

@@ -4,8 +4,29 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from irc.ir import bypass, replace_node
+from irc.ir import bypass, can_replace, constant_tensor, replace_node
+from irc.passes.simplification.node_size import node_bytes
 from irc.passes.simplification.unused import remove_unused
+
+NO_GAIN = "it gives a graph output a name that its input cannot take, as an Identity would"
+
+
+def why_no_gain(node: ir.Node, source: ir.Value) -> str | None:
+    """Why `pass_through` would win nothing: an Identity of the same size would take the place of the node; or None.
+
+    Args:
+        node: Its other outputs are unused.
+        source: What its users are to use instead.
+    """
+    if can_replace(node.outputs[0], source):
+        return None
+    identity = 16 + len(source.name or "") + len(node.outputs[0].name or "")
+    freed = node_bytes(node)
+    for value in dict.fromkeys(node.inputs):
+        tensor = constant_tensor(value)
+        if value is not None and tensor is not None and all(use.node is node for use in value.uses()):
+            freed += tensor.nbytes
+    return NO_GAIN if freed <= identity else None
 
 
 def pass_through(node: ir.Node, source: ir.Value) -> None:

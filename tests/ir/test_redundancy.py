@@ -65,3 +65,25 @@ def test_a_normalized_copy_remembers_what_was_declared(tmp_path: Path) -> None:
     save(normalize(model), tmp_path / "m.onnx")
     saved = onnx.load(tmp_path / "m.onnx")
     assert [info.name for info in saved.graph.value_info] == ["b"] and not any(node.name for node in saved.graph.node)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.uint16])
+@pytest.mark.parametrize("values", [[0, 1, 300], [-1, 2], [-1, -1], []])
+def test_small_integers_are_written_in_as_few_bytes_as_they_need(dtype: type, values: list[int], tmp_path: Path) -> None:
+    array = np.array(values).astype(dtype)
+    code = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    kind = onnx.TensorProto.DataType.Name(code).lower()
+    model = onnx.parser.parse_model(f"{HEAD} g ({kind}[n] x) => ({kind}[m] y) {{ y = Concat<axis=0>(x, w, w) }}")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(array, "w"))
+    saved = written(model, tmp_path)
+    (tensor,) = saved.graph.initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), array)
+    assert tensor.ByteSize() <= model.graph.initializer[0].ByteSize()
+    if dtype is np.int64 and values == [0, 1, 300]:
+        assert tensor.ByteSize() == model.graph.initializer[0].ByteSize() - 20
+
+
+def test_large_integer_tensors_stay_raw(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(f"{HEAD} g (int64[n] x) => (int64[m] y) {{ y = Concat<axis=0>(x, w) }}")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1025, np.int64), "w"))
+    assert written(model, tmp_path).graph.initializer[0].raw_data
