@@ -18,6 +18,7 @@ from irc.application import SiteKey
 from irc.artifact import Stage, data_file
 from irc.errors import IrcError, ModelError, PassFailed, UsageError
 from irc.expansion import expand
+from irc.growth import growing_steps
 from irc.guard import Guarded, guard
 from irc.ir import provenance, save, snapshot
 from irc.judge import Assessment, Budget, Judge
@@ -132,8 +133,19 @@ class Build:
         if not steps:
             return RunResult(snapshot(self.model), Ledger(), [])
         self.request.progress(0.05, "simplifying")
-        manager = self._manager(steps, 0, {}, runner, samples)
-        return manager.run(self.model, self._context(runner, samples))
+        context = self._context(runner, samples)
+
+        def build(denied: Mapping[SiteKey, str]) -> RunResult:
+            return self._manager(steps, 0, denied, runner, samples).run(self.model, context)
+
+        result = build({})
+        if self.recipe.never_worse and self.plan is None:
+            denied = growing_steps(self.model, result.model, steps, result.undone, context)
+            if denied:
+                result = build(denied)
+                result.undone |= denied
+                _mark_reverted(result.ledger, denied)
+        return result
 
     def _manager(
         self, steps: list[Step], offset: int, denied: Mapping[SiteKey, str], runner: Runner, samples: Measurement
@@ -320,7 +332,11 @@ class Build:
 
     def _too_slow(self, built: Built) -> bool:
         """Whether the artifact must not be: slower than the original where a budget of speed forbids it."""
-        least = self.budget.min_speedup if self.plan is None else None
+        least = self.budget.min_speedup
+        if least is None and self.recipe.never_worse:
+            least = 1.0
+        if self.plan is not None:
+            return False
         return least is not None and built.latency is not None and built.latency.slower_than(min(1.0, least))
 
     def _fall_back(
@@ -356,9 +372,10 @@ class Build:
         )
         said = [text for text in slow.missed if text.endswith("the artifact is lossless")]
         built.missed += [text.replace("the artifact is lossless", "lossless was tried") for text in said]
-        built.missed.append(
+        text = (
             f"the lossless model was slower than the original ({slow.latency.describe()}); the artifact is the original"
         )
+        (built.missed if self.recipe.has_budget else built.notes).append(text)
         return built
 
     # -- dumps --------------------------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def resolve(request: Request, plan: Plan | None = None) -> Recipe:
         from irc.expansion import as_steps
 
         items = [request.passes] if isinstance(request.passes, str) else list(request.passes)
-        base = dataclasses.replace(base, steps=tuple(as_steps(items)))
+        base = dataclasses.replace(base, steps=tuple(as_steps(items)), never_worse=False)
     return dataclasses.replace(base, **budget)
 
 

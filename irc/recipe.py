@@ -65,6 +65,8 @@ class Recipe:
         target: Target as written; None where the recipe does not say.
         include: Selectors.
         exclude: Selectors.
+        never_worse: Whether passes that make the model larger are left out, and an artifact that is slower than the
+            original gives way to it.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Recipe:
     target: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    never_worse: bool = False
 
     @property
     def has_budget(self) -> bool:
@@ -101,13 +104,14 @@ def level(name: str, *, has_data: bool) -> Recipe:
     if name == "O0":
         return Recipe("-O0", ())
     if name == "O1":
-        return Recipe("-O1", tuple(pipeline.parse(LOSSLESS)))
+        return Recipe("-O1", tuple(pipeline.parse(LOSSLESS)), never_worse=True)
     lossy = "quantize" if has_data else "quantize-dynamic,quantize-weights"
     return Recipe(
         "-O2",
         tuple(pipeline.parse(f"{LOSSLESS},{lossy}")),
         max_drop=DEFAULT_MAX_DROP,
         min_speedup=DEFAULT_MIN_SPEEDUP,
+        never_worse=True,
     )
 
 
@@ -138,6 +142,7 @@ def load(path: Path, *, has_data: bool) -> Recipe:
     changes: dict[str, Any] = {"name": path.name}
     if "pipeline" in document:
         changes["steps"] = tuple(_steps(document["pipeline"], path))
+        changes["never_worse"] = False
     elif "extends" not in document:
         raise UsageError(f"recipe {path} has neither 'pipeline' nor 'extends'")
     budget = document.get("budget") or {}
