@@ -75,7 +75,6 @@ def export(name: str, kind: str, path: Path, *, small: bool) -> str:
             if tensor.ndim == 1 and tensor.is_floating_point():
                 tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.1)
     model.eval()
-    model.config.return_dict = False
 
     class Named(torch.nn.Module):
         """One tensor or a tuple of tensors, nothing else."""

@@ -49,11 +49,13 @@ class Applied:
         record: The ledger record.
         keys: The rewrites made, in order.
         refused: The rewrites that `permit` or the limit refused, as they stand in the ledger.
+        offered: How many rewrites counted towards the limit.
     """
 
     record: PassRecord
     keys: list[SiteKey] = dataclasses.field(default_factory=list)
     refused: dict[SiteKey, Entry] = dataclasses.field(default_factory=dict)
+    offered: int = 0
 
 
 def count_nodes(model: ir.Model) -> int:
@@ -124,6 +126,7 @@ def apply_pass(
             break
     else:
         skipped[MODEL_SITE] = Entry(MODEL_SITE, "", f"stopped after {MAX_SWEEPS} sweeps: it finds sites without end")
+    applied.offered = len(offered)
     record.seconds = time.perf_counter() - start
     refused = {entry.site: entry for entry in applied.refused.values()}
     record.skipped = [

@@ -1,14 +1,15 @@
 """The ledger: what every pass did, what it left alone and why, what was undone.
 
-One `PassRecord` per pass of the pipeline, in order. Nothing here depends on a clock except `seconds`, which the console
-shows and `to_dict` leaves out unless asked, so that two equal builds have equal ledgers.
+One `PassRecord` per place of the pipeline, in order; who reads the ledger sees one per pass, however often it ran.
+Nothing here depends on a clock except `seconds`, which the console shows and `to_dict` leaves out unless asked, so that
+two equal builds have equal ledgers.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 
@@ -85,10 +86,10 @@ class PassRecord:
 
 @dataclasses.dataclass
 class Ledger:
-    """The records of a build, one per pass, in pipeline order.
+    """The records of a build in pipeline order; iteration gives one for all places of a pass with the same options.
 
     Attributes:
-        passes: The records.
+        passes: The records, one per place of the pipeline.
         notes: Things said once about the whole build: what could not be verified, what was random.
         verification_runs: How many times a rewritten model was run against the reference outputs.
     """
@@ -98,11 +99,14 @@ class Ledger:
     verification_runs: int = 0
 
     def __iter__(self) -> Iterator[PassRecord]:
-        return iter(self.passes)
+        groups: dict[tuple[str, str], list[PassRecord]] = {}
+        for record in self.passes:
+            groups.setdefault((record.name, record.text), []).append(record)
+        return iter([_merged(records) for records in groups.values()])
 
     def __getitem__(self, name: str) -> PassRecord:
         """The first record of the pass called `name`; KeyError if it did not run."""
-        for record in self.passes:
+        for record in self:
             if record.name == name:
                 return record
         raise KeyError(f"no pass called {name!r} ran; these did: {', '.join(r.name for r in self.passes)}")
@@ -121,7 +125,25 @@ class Ledger:
     def to_dict(self, *, timings: bool = False) -> dict[str, Any]:
         """The ledger as JSON-ready fields; `timings` adds the seconds each pass took."""
         return {
-            "passes": [record.to_dict(timings=timings) for record in self.passes],
+            "passes": [record.to_dict(timings=timings) for record in self],
             "notes": list(self.notes),
             "verification_runs": self.verification_runs,
         }
+
+
+def _merged(records: Sequence[PassRecord]) -> PassRecord:
+    """What a pass did in all its places: a site skipped in one and rewritten in a later one counts as rewritten."""
+    if len(records) == 1:
+        return records[0]
+    rewritten = [entry for record in records for entry in record.rewritten]
+    undone = [entry for record in records for entry in record.undone]
+    done = {entry.site for entry in (*rewritten, *undone)}
+    skipped = {entry.site: entry for record in records for entry in record.skipped if entry.site not in done}
+    return dataclasses.replace(
+        records[0],
+        rewritten=rewritten,
+        skipped=list(skipped.values()),
+        undone=undone,
+        nodes_after=records[-1].nodes_after,
+        seconds=sum(record.seconds for record in records),
+    )

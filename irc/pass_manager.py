@@ -5,12 +5,16 @@ model it started from. If the outputs differ, or the model is no longer valid, `
 bisection; they are undone and the rest stays. Approximate passes are checked for validity only: the judge decides
 about their numbers. What was decided is in `RunResult.undone`, so that a plan can repeat it.
 
+A pass may stand in a pipeline several times: where nothing was rewritten since it ran last, it does not run again. So a
+pipeline can repeat what may open the way for one another.
+
     result = PassManager(["fold-batch-norm", MyPass(ratio=0.5)]).run(model)
     result.model, result.ledger
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -88,7 +92,7 @@ class PassManager:
         verify: True verifies lossless passes on generated inputs (or the context's data) in a child process; a factory
             supplies another verifier; False only checks validity.
         selection: Sites that approximate passes may touch; every pass, if none is approximate.
-        limits: At most this many sites per pass name.
+        limits: At most this many sites per pass name, over all its places in the pipeline.
         denied: Rewrites not to make, with the reason: how a plan and the guard speak to the manager. The site `<model>`
             stands for the whole pass.
         on_failure: "raise" ends the run when a pass raises or an approximate one leaves the model invalid; "undo" takes the
@@ -232,6 +236,8 @@ class PassManager:
         """
         denied = {**self._denied, **failed}
         trial = _Trial(snapshot(start))
+        ran: list[tuple[Step, int]] = []  # with the number of rewrites made until it was done
+        offered: collections.Counter[str] = collections.Counter()
 
         def permit(key: SiteKey) -> str | None:
             if (reason := denied.get(key)) is not None or only is None or key in only:
@@ -241,11 +247,17 @@ class PassManager:
         for index in stretch:
             step = self.steps[index]
             whole = SiteKey(index, MODEL_SITE)
+            name, made = step.pass_.name, len(trial.keys)
             if whole in denied:
                 one = _left_out(step, trial.model, whole, denied[whole])
+            elif any(done == made and _same_step(earlier, step) for earlier, done in ran):
+                one = _unchanged(step, trial.model)
             else:
-                limit = self._limits.get(step.pass_.name) if only is None else None
-                one = apply_pass(step, trial.model, ctx, index=index, permit=permit, limit=limit)
+                limit = self._limits.get(name) if only is None else None
+                left = None if limit is None else max(0, limit - offered[name])
+                one = apply_pass(step, trial.model, ctx, index=index, permit=permit, limit=left)
+                offered[name] += one.offered
+                ran.append((step, made + len(one.keys)))
             trial.applied.append(one)
             if dump and self._after_pass is not None:
                 self._after_pass(index, step, trial.model)
@@ -266,6 +278,19 @@ class _Trial:
     @property
     def refused(self) -> dict[SiteKey, Entry]:
         return {key: entry for one in self.applied for key, entry in one.refused.items()}
+
+
+def _same_step(a: Step, b: Step) -> bool:
+    """Whether two places of a pipeline have the same pass, options and selection included."""
+    return a.pass_ == b.pass_ and a.selection == b.selection
+
+
+def _unchanged(step: Step, model: ir.Model) -> Applied:
+    """What applying a pass gives that ran before on the same model."""
+    nodes = count_nodes(model)
+    return Applied(
+        PassRecord(step.pass_.name, step.text, step.pass_.contract.value, nodes_before=nodes, nodes_after=nodes)
+    )
 
 
 def _left_out(step: Step, model: ir.Model, key: SiteKey, reason: str) -> Applied:

@@ -24,25 +24,30 @@ from irc import pipeline
 from irc.errors import UsageError
 from irc.pipeline import Step
 
+_ROUND = (
+    "fold-constants",
+    "fold-reshape-shape",
+    "eliminate-no-op-shape",
+    "eliminate-no-op-arithmetic",
+    "merge-casts",
+    "merge-reshapes",
+    "merge-transposes",
+    "merge-clips",
+    "merge-duplicate-initializers",
+    "merge-common-subexpressions",
+)
+"""What may open the way for one another."""
+_ROUNDS = 4
 LOSSLESS = ",".join(
     (
         "eliminate-identity",
         "eliminate-dropout",
-        "fold-constants",
-        "eliminate-no-op-shape",
-        "eliminate-no-op-arithmetic",
-        "merge-casts",
-        "merge-reshapes",
-        "merge-transposes",
-        "merge-clips",
-        "merge-duplicate-initializers",
-        "merge-common-subexpressions",
+        *_ROUNDS * _ROUND,
         "fold-pad",
         "fold-batch-norm",
         "eliminate-dead-code",
     )
 )
-"""What frees other passes to find more comes first; each pass sweeps until it finds nothing."""
 _LEVELS = {"O0": "load, check, save", "O1": "lossless", "O2": "lossless, then int8 for latency"}
 _LATER = {"O3": "structured pruning", "Os": "weight sharing"}
 _KEYS = ("extends", "pipeline", "objective", "budget", "target", "include", "exclude")

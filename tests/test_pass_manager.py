@@ -369,3 +369,68 @@ def test_every_installed_pass_is_listed_loads_and_has_an_honest_contract():
         assert isinstance(cls.contract, Contract)
         assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
         assert (cls.__doc__ or "").strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted(Swap):
+    """Says when it looks for sites; swaps at most one."""
+
+    name: ClassVar[str] = "counted"
+    looked: ClassVar[list[str]] = []
+
+    def sites(self, model, ctx):
+        self.looked.append(self.old)
+        yield from [found for found in super().sites(model, ctx) if isinstance(found, Site)][:1]
+
+
+def test_a_pass_runs_again_only_if_something_was_rewritten_since():
+    Counted.looked.clear()
+    round_ = [Counted(old="Sin"), Counted(old="Neg")]
+    result = PassManager([*round_, *round_, *round_], verify=False).run(model())
+    # Sin finds nothing; Neg sweeps until it does; then Sin looks again, and after that nothing has changed.
+    assert Counted.looked == ["Sin", "Neg", "Neg", "Neg", "Neg", "Sin"]
+    assert [len(record.rewritten) for record in result.ledger] == [0, 3]
+    assert len(result.ledger.passes) == len(result.steps) == 6
+
+
+def test_a_pass_with_other_options_or_selection_is_another():
+    Counted.looked.clear()
+    here = Step(Counted(old="Sin"), Selection.of((), ("op:Abs",)))
+    PassManager([Counted(old="Sin"), Counted(old="Cos"), here, Counted(old="Cos")], verify=False).run(model())
+    assert Counted.looked == ["Sin", "Cos", "Sin"]
+
+
+def test_a_limit_counts_over_all_places_of_a_pass():
+    passes = [Swap(old="Neg"), Swap(old="Relu", new="Relu"), Swap(old="Neg", new="Abs")]
+    for limit, expected in ((2, [2, 0, 0]), (4, [3, 1, 0])):
+        result = PassManager(passes, verify=False, limits={"swap": limit}).run(model())
+        assert [len(record.rewritten) for record in result.ledger.passes] == expected
+
+
+def test_the_ledger_has_one_record_for_all_places_of_a_pass():
+    passes = [
+        Swap(old="Neg"),
+        Swap(old="Relu", new="Sin"),
+        Swap(old="Neg"),
+        Swap(old="Sin", new="Relu"),
+        Swap(old="Neg"),
+    ]
+    result = PassManager(passes, verify=False, limits={"swap": 3}).run(model())
+    assert [len(record.rewritten) for record in result.ledger] == [3, 0, 0]
+    assert result.ledger["swap"].skip_reasons() == [("Abs is never swapped", 1)], "once, though seen in three places"
+    assert len(result.ledger.to_dict()["passes"]) == 3
+
+
+def test_a_plan_repeats_a_pipeline_with_rounds():
+    @dataclasses.dataclass(frozen=True)
+    class WrongAtY(Swap):
+        name: ClassVar[str] = "wrong-at-y"
+
+        def rewrite(self, site, ctx):
+            replace_node(site.node, "Abs" if site.id == "y" else "Neg", site.node.inputs).meta["swapped"] = True
+
+    passes = [Swap(old="Sin"), WrongAtY(), Swap(old="Sin"), WrongAtY()]
+    result = PassManager(passes).run(model())
+    assert [entry.site for entry in result.ledger["wrong-at-y"].undone] == ["y"] * len(result.undone)
+    assert result.undone and ops(result.model)[-1] == "Neg"
+    assert replayed(passes, result) == ir.to_onnx_text(result.model)

@@ -32,7 +32,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import onnx_ir as ir
+
 from irc.backends.ort import coverage as read_back
+from irc.backends.ort.composites import has_composite
 from irc.backends.ort.rules import RULES
 from irc.coverage import Coverage
 from irc.ledger import Ledger
@@ -81,6 +84,10 @@ class OrtTarget(Target):
     def rules(self) -> tuple[Rule, ...]:
         """What the CPU provider fuses and what it does not."""
         return RULES
+
+    def has_operator(self, op_type: str, opset: int, dtype: ir.DataType, *, mode: str = "") -> bool:
+        """What was measured of composite operators; of others, whether the opset is read."""
+        return super().has_operator(op_type, opset, dtype) and has_composite(op_type, opset, dtype, mode)
 
     def coverage(self, runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
         """Reads ONNX Runtime's own optimized graph of the artifact."""

@@ -10,12 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import onnx_ir as ir
+
 from irc.backends.tensorrt.rules import RULES, ArchitectureHasInt8
 from irc.coverage import Coverage, Covered
 from irc.errors import PassOptionError
 from irc.ledger import Ledger
 from irc.runner import Runner
 from irc.target import QuantizationStyle, Rule, Target, has_quantized_operands
+
+COMPOSITES = frozenset({"Gelu", "Gemm", "HardSigmoid", "HardSwish", "LayerNormalization", "Mish"})
+"""Operators that stand for several others and have an importer of their own in the ONNX parser of TensorRT 10."""
+DECOMPOSED = frozenset({"Attention", "RMSNormalization", "Swish"})
+"""Likewise, without one in all versions from 10.12."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +60,12 @@ class TensorRtTarget(Target):
     def rules(self) -> tuple[Rule, ...]:
         """What the parser and builder accept and execute in int8."""
         return (ArchitectureHasInt8(self.sm), *RULES)
+
+    def has_operator(self, op_type: str, opset: int, dtype: ir.DataType, *, mode: str = "") -> bool:
+        """Composite operators are for float32 and float16, and only where every version from 10.12 reads them."""
+        if op_type in DECOMPOSED or (op_type in COMPOSITES and dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16)):
+            return False
+        return super().has_operator(op_type, opset, dtype)
 
     def coverage(self, runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
         """The spelling alone: which operators have int8 operands in the file. Nothing is built or executed."""

@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from irc.ir.origin import provenance
+from irc.ir.shapes import is_invented
 from irc.ir.stripped import graphs_of, is_opaque
-
 
 _BRIEF = {
     onnx.TensorProto.INT64: "<i8",
@@ -44,6 +44,10 @@ def drop_redundant(proto: onnx.ModelProto, model: ir.Model) -> None:
                 node.ClearField("domain")
         for tensor in _tensors(graph):
             _encode_briefly(tensor)
+        for info in graph.value_info:
+            for dim in info.type.tensor_type.shape.dim:
+                if is_invented(dim.dim_param):
+                    dim.ClearField("dim_param")
     origin = provenance(model)
     if origin.typed is None:
         return

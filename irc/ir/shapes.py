@@ -18,7 +18,8 @@ Dim = int | str | None
 def refresh_shapes(model: ir.Model, *, strict: bool = True) -> None:
     """Infers the type and shape of every value anew, in place.
 
-    Initializers take them from their tensors; inputs and outputs of the main graph keep theirs, symbols included. Where
+    Initializers take them from their tensors; inputs and outputs of the main graph keep theirs, symbols included.
+    Dimensions that are not known but known to be equal get the same symbol, of onnx's making; files are without. Where
     inference cannot tell a dimension, what was known stays if it is a symbol, or if no input of the node changed its
     shape; otherwise the dimension becomes unknown. Operators that onnx does not know keep what the exporter said.
 
@@ -99,6 +100,8 @@ class _Refresh:
             for value in node.outputs:
                 if value.name not in self._opaque:
                     self._update(value, trusted=not changed)
+                elif id(value) not in self._public:
+                    value.shape = _merged(self._declared(value), None, trusted=True)
 
     def _update(self, value: ir.Value, *, trusted: bool) -> None:
         inferred = self._found.get(value.name or "")
@@ -108,11 +111,11 @@ class _Refresh:
                 if inferred.HasField("tensor_type"):  # the elements of a sequence keep what was declared
                     value.shape = value.shape or self._known(inferred)
             return
-        old = _dims(value.shape)
+        old = self._declared(value)
         new = None
         if inferred is not None:
             value.type = ir.serde.deserialize_type_proto_for_type(inferred) or value.type
-            shape = self._known(inferred)
+            shape = ir.serde.deserialize_type_proto_for_shape(inferred)
             new = _dims(shape)
             if inferred.HasField("tensor_type") or shape is None:
                 value.shape = _merged(old, new, trusted=trusted)
@@ -130,13 +133,21 @@ class _Refresh:
 
     def _known(self, inferred: onnx.TypeProto) -> ir.Shape | None:
         """The inferred shape without the symbols onnx made up for dimensions it does not know."""
-        shape = ir.serde.deserialize_type_proto_for_shape(inferred)
-        dims = _dims(shape)
-        if dims is None:
-            return None
-        return ir.Shape(
-            [None if isinstance(d, str) and d.startswith("unk__") and d not in self._symbols else d for d in dims]
-        )
+        dims = _dims(ir.serde.deserialize_type_proto_for_shape(inferred))
+        return None if dims is None else ir.Shape([None if self._is_invented(d) else d for d in dims])
+
+    def _declared(self, value: ir.Value) -> tuple[Dim, ...] | None:
+        """The dims of a value before, without symbols that an earlier inference made up: they mean nothing in this one."""
+        dims = _dims(value.shape)
+        return None if dims is None else tuple(None if self._is_invented(d) else d for d in dims)
+
+    def _is_invented(self, dim: Dim) -> bool:
+        return is_invented(dim) and dim not in self._symbols
+
+
+def is_invented(dim: object) -> bool:
+    """Whether a dimension is a symbol that onnx made up: equal ones are equal, and the name means nothing to anybody."""
+    return isinstance(dim, str) and dim.startswith("unk__")
 
 
 def _merged(old: tuple[Dim, ...] | None, new: tuple[Dim, ...] | None, *, trusted: bool) -> ir.Shape | None:
@@ -145,7 +156,12 @@ def _merged(old: tuple[Dim, ...] | None, new: tuple[Dim, ...] | None, *, trusted
         return ir.Shape(old) if trusted and old is not None else None
     if old is None or len(old) != len(new):
         return ir.Shape(new)
-    return ir.Shape([a if b is None and (trusted or isinstance(a, str)) else b for a, b in zip(old, new, strict=True)])
+    return ir.Shape(
+        [
+            a if a is not None and (b is None or is_invented(b)) and (trusted or isinstance(a, str)) else b
+            for a, b in zip(old, new, strict=True)
+        ]
+    )
 
 
 def _dims(shape: ir.Shape | None) -> tuple[Dim, ...] | None:

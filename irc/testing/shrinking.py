@@ -120,5 +120,6 @@ def _shortcut(model: ir.Model, index: int) -> bool:
 
 def _drop_unused_inputs(model: ir.Model) -> None:
     for value in list(model.graph.inputs):
-        if not value.uses() and not value.is_graph_output() and value.name not in model.graph.initializers:
+        if not value.uses() and not value.is_graph_output():
             model.graph.inputs.remove(value)
+            model.graph.initializers.pop(value.name or "", None)

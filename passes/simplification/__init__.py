@@ -5,9 +5,12 @@ from irc.passes.simplification.eliminate_dropout import EliminateDropout
 from irc.passes.simplification.eliminate_identity import EliminateIdentity
 from irc.passes.simplification.eliminate_no_op_arithmetic import EliminateNoOpArithmetic
 from irc.passes.simplification.eliminate_no_op_shape import EliminateNoOpShape
+from irc.passes.simplification.eliminate_unused_body_values import EliminateUnusedBodyValues
+from irc.passes.simplification.fold_affine import FoldAffine
 from irc.passes.simplification.fold_batch_norm import FoldBatchNorm
 from irc.passes.simplification.fold_constants import FoldConstants
 from irc.passes.simplification.fold_pad import FoldPad
+from irc.passes.simplification.fold_reshape_shape import FoldReshapeShape
 from irc.passes.simplification.infer_shapes import InferShapes
 from irc.passes.simplification.merge_casts import MergeCasts
 from irc.passes.simplification.merge_clips import MergeClips
@@ -15,6 +18,9 @@ from irc.passes.simplification.merge_common_subexpressions import MergeCommonSub
 from irc.passes.simplification.merge_duplicate_initializers import MergeDuplicateInitializers
 from irc.passes.simplification.merge_reshapes import MergeReshapes
 from irc.passes.simplification.merge_transposes import MergeTransposes
+from irc.passes.simplification.rewrite_with_onnxscript import RewriteWithOnnxscript
+from irc.passes.simplification.simplify_with_onnxsim import SimplifyWithOnnxsim
+from irc.passes.simplification.unroll_loop import UnrollLoop
 
 __all__ = [
     "EliminateDeadCode",
@@ -22,9 +28,12 @@ __all__ = [
     "EliminateIdentity",
     "EliminateNoOpArithmetic",
     "EliminateNoOpShape",
+    "EliminateUnusedBodyValues",
+    "FoldAffine",
     "FoldBatchNorm",
     "FoldConstants",
     "FoldPad",
+    "FoldReshapeShape",
     "InferShapes",
     "MergeCasts",
     "MergeClips",
@@ -32,4 +41,7 @@ __all__ = [
     "MergeDuplicateInitializers",
     "MergeReshapes",
     "MergeTransposes",
+    "RewriteWithOnnxscript",
+    "SimplifyWithOnnxsim",
+    "UnrollLoop",
 ]

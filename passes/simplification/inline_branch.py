@@ -30,15 +30,7 @@ def inline_branch(node: ir.Node, branch: ir.Graph) -> None:
     """
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    results = list(branch.outputs)
-    branch.outputs.clear()
-    constants = list(branch.initializers.values())
-    branch.initializers.clear()
-    for value in constants:
-        graph.register_initializer(value)
-    inner = list(branch)
-    branch.remove(inner)
-    graph.insert_before(node, inner)
+    results = move_before(node, branch)
     for old, new in zip(node.outputs, results, strict=True):
         new.type = new.type if new.type is not None else old.type
         new.shape = new.shape if new.shape is not None else old.shape
@@ -46,3 +38,27 @@ def inline_branch(node: ir.Node, branch: ir.Graph) -> None:
     released = [value for value in node.inputs if value is not None]
     graph.remove(node, safe=True)
     remove_unused([*released, *release_bodies(node)])
+
+
+def move_before(node: ir.Node, body: ir.Graph) -> list[ir.Value]:
+    """Moves the nodes and constants of a body in front of a node, which makes the body useless.
+
+    Args:
+        node: The one the body belongs to; it stays where it is.
+        body: A body whose inputs nothing uses, in a model whose names are unique.
+
+    Returns:
+        What were the outputs of the body.
+    """
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    results = list(body.outputs)
+    body.outputs.clear()
+    constants = list(body.initializers.values())
+    body.initializers.clear()
+    for value in constants:
+        graph.register_initializer(value)
+    inner = list(body)
+    body.remove(inner)
+    graph.insert_before(node, inner)
+    return results

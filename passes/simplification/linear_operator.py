@@ -91,14 +91,14 @@ def is_per_channel(dims: tuple[int, ...], channels: int) -> bool:
 
 
 def response_to(shift: _Array, node: ir.Node, weight: ir.TensorProtocol) -> _Array:
-    """What a Conv or Gemm makes of a constant per input channel, [C_in] or [1], where nothing is padded.
+    """What a Conv, Gemm or MatMul makes of a constant per input channel, [C_in] or [1], where nothing is padded.
 
     Returns:
         One number per output channel, [C_out], in float64; the weight is read block by block.
     """
     array, factor = np.asarray(weight.numpy()), along_input(shift, node, weight)
     rows = max(1, BLOCK_BYTES // max(1, 8 * array[:1].size))
-    contracts_rows = node.op_type == "Gemm" and not _is_transposed(node)
+    contracts_rows = node.op_type in ("Gemm", "MatMul") and not _is_transposed(node)
     response = np.zeros(output_channels(node, weight))
     for start in range(0, array.shape[0], rows):
         block = slice(start, start + rows)

@@ -19,11 +19,11 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from irc.ir import add_initializer, constant, only_consumer, replace_node
-from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
+from irc.ir import add_initializer, constant, constant_tensor, only_consumer, replace_node
+from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.simplification.clipping import BOUNDS_ARE_INPUTS_SINCE, Clipping, Number, clipping, extremes
 from irc.passes.simplification.dimensions import Dimensions
-from irc.passes.simplification.node_size import bytes_in_one, stored_bytes
+from irc.passes.simplification.node_size import stored_bytes
 from irc.passes.simplification.pass_through import pass_through
 from irc.passes.simplification.unused import remove_unused
 
@@ -116,7 +116,10 @@ def _merge(first: Clipping, second: Clipping) -> _Merged | str:
         return _Merged("outer")
     if first.decides_zeros or second.decides_zeros:
         return "Max or Min with zero decides between 0.0 and -0.0, which Clip does not"
-    return _Merged("neither", second.of(first.low), second.of(first.high))
+    low, high = second.of(first.low), second.of(first.high)
+    if isinstance(low, float) and low == high == 0 and not (first.low <= 0 <= first.high and zero_remains):
+        return "all become one zero, and a Clip keeps the sign that a zero has"
+    return _Merged("neither", low, high)
 
 
 def _adds_nothing(first: Clipping, second: Clipping) -> bool:
@@ -150,10 +153,37 @@ def _why_not(inner: ir.Node, outer: ir.Node, merged: _Merged, opset: int) -> str
         return f"runtimes may have no Clip of {dtype.name if dtype is not None else 'unknown type'} in opset {opset}"
     if opset < BOUNDS_ARE_INPUTS_SINCE:
         return None
-    wanted = [name for name, bound in (("min", merged.low), ("max", merged.high)) if _held(inner, outer, bound) is None]
-    itemsize = int(dtype.itemsize)
-    stored = sum([stored_bytes(f"{node_id(outer)}.{name}", 1, itemsize) for name in wanted])
-    return "the bounds to store are larger than what they replace" if stored > bytes_in_one(inner, outer) else None
+    larger = _growth(inner, outer, merged, dtype) > 0
+    return "the bounds to store are larger than what they replace" if larger else None
+
+
+def _growth(inner: ir.Node, outer: ir.Node, merged: _Merged, dtype: ir.DataType) -> int:
+    """Bytes that a Clip in the place of both adds to the model, at most, beside the mention of what is clipped."""
+    added = (
+        _mention("Clip") - 2 - _mention(inner.op_type) - _mention(outer.op_type) - 2 * _mention(inner.outputs[0].name)
+    )
+    stay = []
+    for name, bound, end in zip(("min", "max"), (merged.low, merged.high), extremes(dtype), strict=True):
+        held = _held(inner, outer, bound)
+        if bound == end:
+            added += _mention("")  # it is left out, which a bound after it makes the file say
+        elif held is None:
+            added += stored_bytes(f"{name}__", 1, int(dtype.itemsize))
+        else:
+            added += _mention(held.name)
+            stay.append(held)
+    for node in (inner, outer):
+        added -= sum(_mention(value.name) for value in node.inputs if constant_tensor(value) is not None and value)
+    for value in dict.fromkeys((*inner.inputs, *outer.inputs)):
+        tensor = constant_tensor(value)
+        if value is None or tensor is None or value in stay or any(u.node not in (inner, outer) for u in value.uses()):
+            continue
+        added -= tensor.nbytes + _mention(value.name) + 6
+    return added
+
+
+def _mention(name: str | None) -> int:
+    return len(name or "") + 2
 
 
 def _held(inner: ir.Node, outer: ir.Node, bound: Number) -> ir.Value | None:
@@ -175,9 +205,5 @@ def _bounds(inner: ir.Node, outer: ir.Node, merged: _Merged) -> list[ir.Value | 
             result.append(None)
             continue
         held = _held(inner, outer, bound)
-        result.append(
-            held
-            if held is not None
-            else add_initializer(graph, f"{node_id(outer)}.{name}", np.array(bound, dtype.numpy()))
-        )
+        result.append(held if held is not None else add_initializer(graph, name, np.array(bound, dtype.numpy())))
     return result if result[-1] is not None else result[:-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -10,12 +12,16 @@ from ir_graphs import branch_proto, linear_proto, model_proto
 from onnx import TensorProto, helper
 
 from irc.errors import ModelError
-from irc.ir import check, interface, normalize, refresh_shapes
+from irc.ir import check, interface, load, normalize, refresh_shapes, save
+from irc.ir.shapes import is_invented
 
 
 def shape_of(model: ir.Model, name: str) -> list[int | str | None] | None:
     value = next(o for node in model.graph.all_nodes() for o in node.outputs if o.name == name)
-    return None if value.shape is None else [d if isinstance(d, int) else d.value for d in value.shape]
+    if value.shape is None:
+        return None
+    dims = [d if isinstance(d, int) else d.value for d in value.shape]
+    return [None if is_invented(dim) else dim for dim in dims]
 
 
 def two_layers(*, hidden_info: bool = True) -> ir.Model:
@@ -210,11 +216,44 @@ def test_outputs_without_shape_or_type_are_no_reason_to_refuse() -> None:
     assert interface(model).outputs[0][1] == "FLOAT"
 
 
-def test_invented_symbols_do_not_enter_the_model() -> None:
-    nodes = [helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Cast", ["n"], ["y"], to=TensorProto.FLOAT)]
-    model = normalize(model_proto(nodes, {"x": ["N", 4]}, {"y": [2, "count"]}))
+def counted() -> ir.Model:
+    """The elements that are not 0, counted twice: equal sizes, and sizes of another tensor, none with a name."""
+    nodes = [helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Neg", ["n"], ["m"]),
+             helper.make_node("NonZero", ["n"], ["o"]), helper.make_node("Concat", ["m", "o"], ["y"], axis=1)]  # fmt: skip
+    proto = model_proto(nodes, {"x": ["N", 4]}, {"y": [2, "count"]})
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    for name in "nmo":
+        proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.INT64, [2, None]))
+    return normalize(proto)
+
+
+def test_sizes_that_are_equal_have_one_symbol_and_others_another(tmp_path: Path) -> None:
+    model = counted()
     refresh_shapes(model)
-    assert shape_of(model, "n") == [2, None]
+    n, m, o, _ = (node.outputs[0].shape for node in model.graph)
+    assert n is not None and is_invented(n[1].value)
+    assert n == m and n != o
+
+
+def test_invented_symbols_are_in_no_file_and_do_not_outlive_the_next_inference(tmp_path: Path) -> None:
+    model = counted()
+    refresh_shapes(model)
+    save(model, tmp_path / "m.onnx")
+    assert "unk__" not in str(onnx.load(tmp_path / "m.onnx"))
+    first, second = model.graph[0], model.graph[1]
+    other = ir.node("NonZero", [model.graph.inputs[0]])
+    model.graph.insert_before(first, other)
+    second.replace_input_with(0, other.outputs[0])
+    other.outputs[0].name = "other"
+    refresh_shapes(model)
+    assert first.outputs[0].shape != second.outputs[0].shape
+
+
+def test_a_symbol_of_the_user_that_looks_invented_stays() -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["n"]), helper.make_node("Neg", ["n"], ["y"])]
+    model = normalize(model_proto(nodes, {"x": ["unk__0", 4]}, {"y": ["unk__0", 4]}))
+    refresh_shapes(model)
+    assert model.graph[0].outputs[0].shape == ir.Shape(["unk__0", 4])
 
 
 def test_large_weights_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

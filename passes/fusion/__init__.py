@@ -1,0 +1,20 @@
+"""Lossless passes: what is written out in small operators back to the composite operator of the standard."""
+
+from irc.passes.fusion.composite import Composite, Fusion
+from irc.passes.fusion.fuse_gelu import FuseGelu
+from irc.passes.fusion.fuse_hard_swish import FuseHardSwish
+from irc.passes.fusion.fuse_layer_normalization import FuseLayerNormalization
+from irc.passes.fusion.fuse_matmul_add import FuseMatMulAdd
+from irc.passes.fusion.fuse_mish import FuseMish
+from irc.passes.fusion.fuse_rms_normalization import FuseRmsNormalization
+
+__all__ = [
+    "Composite",
+    "FuseGelu",
+    "FuseHardSwish",
+    "FuseLayerNormalization",
+    "FuseMatMulAdd",
+    "FuseMish",
+    "FuseRmsNormalization",
+    "Fusion",
+]
