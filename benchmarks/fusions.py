@@ -49,63 +49,166 @@ class Case:
 
 SCALARS = {
     "two": 2.0, "eps": 1e-5, "half": 0.5, "one": 1.0, "root2": 2**0.5, "three": 3.0, "six": 6.0, "zero": 0.0,
-    "third": 3.0, "c3": 0.044715, "k": (2 / np.pi) ** 0.5, "scale": 0.125, "rsix": 1 / 6,
+    "c": 0.044715, "k": (2 / np.pi) ** 0.5, "scale": 0.125,
 }  # fmt: skip
+VECTORS = {"last": [-1], "last_two": [-2, -1], "heads": [0, 0, 12, -1], "flat": [0, 0, -1], "width": [768]}
 
-LAYER_NORM = "m = ReduceMean({x}, last) d = Sub({x}, m) p = Pow(d, two) v = ReduceMean(p, last) e = Add(v, eps) s = Sqrt(e) n = Div(d, s) w = Mul(n, g) {y} = Add(w, b)"
-RMS = "p = Pow({x}, two) v = ReduceMean(p, last) e = Add(v, eps) s = Sqrt(e) r = Reciprocal(s) n = Mul({x}, r) {y} = Mul(n, g)"
-ERF = "ed = Div({x}, root2) ee = Erf(ed) e1 = Add(ee, one) em = Mul({x}, e1) {y} = Mul(em, half)"
-TANH = "t2 = Mul({x}, {x}) t3 = Mul(t2, {x}) tc = Mul(t3, c3) ts = Add({x}, tc) tk = Mul(ts, k) tt = Tanh(tk) t1 = Add(tt, one) th = Mul({x}, half) {y} = Mul(th, t1)"
-SIZES = {"[1,128,384]": (1, 128, 384), "[8,197,768]": (8, 197, 768), "[1,1,768]": (1, 1, 768)}
+POWER = "p = Pow({x}, two) v = ReduceMean(p, last) e = Add(v, eps) s = Sqrt(e) "
+LAYER_NORM = (
+    "m = ReduceMean(x, last) d = Sub(x, m) " + POWER.format(x="d") + "q = Div(d, s) n = Mul(q, g) y = Add(n, b)"
+)
+RMS_NORM = POWER.format(x="x") + "r = Reciprocal(s) q = Mul(x, r) y = Mul(q, g)"
+GELU = "a = Div(x, root2) t = Erf(a) o = Add(t, one) u = Mul(x, o) y = Mul(u, half)"
+TANH = "t = Tanh(a) o = Add(t, one) h = Mul(x, half) y = Mul(h, o)"
+GELU_TANH = f"p = Pow(x, three) q = Mul(p, c) s = Add(x, q) a = Mul(s, k) {TANH}"
+GELU_TANH_FACTORED = f"p = Mul(x, c) r = Mul(p, x) s = Add(r, one) u = Mul(x, k) a = Mul(u, s) {TANH}"
+GATE = "a = Add(x, three) h = Clip(a, zero, six) "
+SIGMOID = "HardSigmoid<alpha=0.16666667, beta=0.5>(x)"
+ONES = "o = ConstantOfShape<value=float[1]{1}>(width) "
+TANH_MODE = 'y = Gelu<approximate="tanh">(x)'
+
+NORM = {"g": (768,), "b": (768,)}
+ROWS = {"g": (197, 768), "b": (197, 768)}
+ELEMENTWISE: list[tuple[str, str, str, int, dict[str, tuple[int, ...]]]] = [
+    ("LayerNormalization", LAYER_NORM, "y = LayerNormalization(x, g, b)", 18, NORM),
+    ("RMSNormalization", RMS_NORM, "y = RMSNormalization(x, g)", 23, {"g": (768,)}),
+    ("Gelu", GELU, "y = Gelu(x)", 20, {}),
+    ("Gelu, tanh", GELU_TANH, TANH_MODE, 20, {}),
+    ("Gelu, tanh, factored", GELU_TANH_FACTORED, TANH_MODE, 20, {}),
+    ("HardSwish of HardSigmoid", f"h = {SIGMOID} y = Mul(x, h)", "y = HardSwish(x)", 14, {}),
+    ("HardSwish of Clip", GATE + "u = Mul(x, h) y = Div(u, six)", "y = HardSwish(x)", 14, {}),
+    ("HardSigmoid of Clip", GATE + "y = Div(h, six)", f"y = {SIGMOID}", 14, {}),
+    ("Mish", "a = Softplus(x) t = Tanh(a) y = Mul(x, t)", "y = Mish(x)", 18, {}),
+    ("Swish", "a = Sigmoid(x) y = Mul(x, a)", "y = Swish(x)", 24, {}),
+]
+SINGLE: list[tuple[str, str, str, int, dict[str, tuple[int, ...]]]] = [
+    (
+        "LayerNormalization with Reciprocal",
+        LAYER_NORM.replace("q = Div(d, s)", "r = Reciprocal(s) q = Mul(d, r)"),
+        "y = LayerNormalization(x, g, b)",
+        18,
+        NORM,
+    ),
+    (
+        "LayerNormalization without scale",
+        LAYER_NORM.split("q =")[0] + "y = Div(d, s)",
+        ONES + "y = LayerNormalization(x, o)",
+        18,
+        {},
+    ),
+    (
+        "RMSNormalization without scale",
+        RMS_NORM.split("r =")[0] + "y = Div(x, s)",
+        ONES + "y = RMSNormalization(x, o)",
+        23,
+        {},
+    ),
+    (
+        "RMSNormalization with Div",
+        RMS_NORM.split("r =")[0] + "q = Div(x, s) y = Mul(q, g)",
+        "y = RMSNormalization(x, g)",
+        23,
+        NORM,
+    ),
+]
+"""What the runtime may fuse with what stands before it."""
+BEFORE = {
+    "Add": "x = Add(w, z) ",
+    "MatMul, Add": "mm = MatMul(w, m1) x = Add(mm, b1) ",
+    "MatMul, Add, Add": "mm = MatMul(w, m1) ma = Add(mm, b1) x = Add(ma, z) ",
+}
+ATTENTION = (
+    "qs = Reshape(q, heads) ks = Reshape(k3, heads) vs = Reshape(v3, heads) qt = Transpose<perm=[0,2,1,3]>(qs) "
+    "kt = Transpose<perm=[0,2,3,1]>(ks) vt = Transpose<perm=[0,2,1,3]>(vs) qk = MatMul(qt, kt) sc = Mul(qk, scale) {mask}"
+    "pr = Softmax<axis=-1>({scores}) ct = MatMul(pr, vt) cr = Transpose<perm=[0,2,1,3]>(ct) y = Reshape(cr, flat)"
+)
+ATTENTION_4D = (
+    "kt = Transpose<perm=[0,1,3,2]>(k3) qk = MatMul(q, kt) sc = Mul(qk, scale) {mask}pr = Softmax<axis=-1>({scores}) "
+    "y = MatMul(pr, v3)"
+)
 
 
 def cases() -> list[Case]:
     """Every case, at several sizes."""
+    return [*elementwise(), *products(), *attention()]
+
+
+def elementwise() -> list[Case]:
+    """Normalizations and activations, alone and behind what the runtime may fuse them with."""
     found = []
-    for label, shape in SIZES.items():
-        width, x = shape[-1], {"x": shape}
-        norm = {"g": (width,), "b": (width,)}
-        product = {"w1": (width, width), "b1": (width,)}
-        for dtype in ("float", "float16"):
-            at = f"{label} {dtype}"
-            found += [
-                Case(f"LayerNormalization {at}", x, LAYER_NORM.format(x="x", y="y"), "y = LayerNormalization(x, g, b)", 18, norm, dtype),
-                Case(f"RMSNormalization {at}", x, RMS.format(x="x", y="y"), "y = RMSNormalization(x, g)", 23, norm, dtype),
-                Case(f"Gelu {at}", x, ERF.format(x="x", y="y"), "y = Gelu(x)", 20, {}, dtype),
-                Case(f"Gelu tanh {at}", x, TANH.format(x="x", y="y"), 'y = Gelu<approximate="tanh">(x)', 20, {}, dtype),
-                Case(f"HardSwish of HardSigmoid {at}", x, "a = HardSigmoid<alpha=0.16666667, beta=0.5>(x) y = Mul(x, a)", "y = HardSwish(x)", 14, {}, dtype),
-                Case(f"HardSwish of Clip {at}", x, "a = Add(x, three) c = Clip(a, zero, six) d = Mul(x, c) y = Div(d, six)", "y = HardSwish(x)", 14, {}, dtype),
-                Case(f"HardSigmoid of Clip {at}", x, "a = Add(x, three) c = Clip(a, zero, six) y = Div(c, six)", "y = HardSigmoid<alpha=0.16666667, beta=0.5>(x)", 14, {}, dtype),
-                Case(f"HardSwish as HardSigmoid and Mul {at}", x, "a = Add(x, three) c = Clip(a, zero, six) d = Mul(x, c) y = Div(d, six)", "h = HardSigmoid<alpha=0.16666667, beta=0.5>(x) y = Mul(x, h)", 14, {}, dtype),
-                Case(f"Mish {at}", x, "a = Softplus(x) t = Tanh(a) y = Mul(x, t)", "y = Mish(x)", 18, {}, dtype),
-                Case(f"Swish {at}", x, "a = Sigmoid(x) y = Mul(x, a)", "y = Swish(x)", 24, {}, dtype),
-            ]  # fmt: skip
-        found += [
-            Case(f"Add, LayerNormalization {label}", {**x, "z": shape}, "xz = Add(x, z) " + LAYER_NORM.format(x="xz", y="ln") + " y = Add(ln, xz)", "xz = Add(x, z) ln = LayerNormalization(xz, g, b) y = Add(ln, xz)", 18, norm),
-            Case(f"Add, RMSNormalization {label}", {**x, "z": shape}, "xz = Add(x, z) " + RMS.format(x="xz", y="ln") + " y = Add(ln, xz)", "xz = Add(x, z) ln = RMSNormalization(xz, g) y = Add(ln, xz)", 23, norm),
-            Case(f"MatMul, Add, Gelu {label}", x, "mm = MatMul(x, w1) ma = Add(mm, b1) " + ERF.format(x="ma", y="y"), "mm = MatMul(x, w1) ma = Add(mm, b1) y = Gelu(ma)", 20, product),
-            Case(f"MatMul, Add, Gelu tanh {label}", x, "mm = MatMul(x, w1) ma = Add(mm, b1) " + TANH.format(x="ma", y="y"), 'mm = MatMul(x, w1) ma = Add(mm, b1) y = Gelu<approximate="tanh">(ma)', 20, product),
-        ]  # fmt: skip
+    for shape in ((1, 1, 768), (1, 128, 768), (8, 197, 768)):
+        for name, before, after, opset, weights in ELEMENTWISE:
+            for dtype in ("float", "float16"):
+                found.append(Case(f"{name} {list(shape)} {dtype}", {"x": shape}, before, after, opset, weights, dtype))
+        for name, before, after, opset, weights in SINGLE:
+            found.append(Case(f"{name} {list(shape)}", {"x": shape}, before, after, opset, weights))
+        for name, before, after, opset, weights in ELEMENTWISE[:5]:
+            for label, first in BEFORE.items():
+                given = {one: shape for one in ("w", "z") if f"{one})" in first or f"({one}" in first}
+                both = {**weights, **({"m1": (768, 768), "b1": (768,)} if "m1" in first else {})}
+                found.append(Case(f"{label}, {name} {list(shape)}", given, first + before, first + after, opset, both))
+    two = (LAYER_NORM.replace("last", "last_two"), "y = LayerNormalization<axis=-2>(x, g, b)")
+    return [*found, Case("LayerNormalization, two axes [8, 197, 768]", {"x": (8, 197, 768)}, *two, 18, ROWS)]
+
+
+def products() -> list[Case]:
+    """Gemm for MatMul and Add, and for transposes before it."""
+    found = []
     for rows, depth, width in ((1, 768, 768), (1, 512, 10), (32, 784, 128), (128, 384, 1536), (197, 768, 768)):
-        at, weights = f"[{rows},{depth}] x [{depth},{width}]", {"w1": (depth, width), "b1": (width,)}
-        x = {"x": (rows, depth)}
+        at, weights = f"[{rows}, {depth}] x [{depth}, {width}]", {"m1": (depth, width), "b1": (width,)}
+        straight, turned = {"x": (rows, depth)}, {"x": (depth, rows)}
+        both = {"x": (rows, depth), "z": (width, depth)}
+        swap = "t = Transpose<perm=[1,0]>"
+        gemm, swapped = "y = Gemm(x, m1, b1)", "y = Gemm<transA=1>(x, m1, b1)"
         found += [
-            Case(f"MatMul, Add {at}", x, "m = MatMul(x, w1) y = Add(m, b1)", "y = Gemm(x, w1, b1)", 17, weights),
-            Case(f"MatMul, Add, Relu {at}", x, "m = MatMul(x, w1) a = Add(m, b1) y = Relu(a)", "a = Gemm(x, w1, b1) y = Relu(a)", 17, weights),
-            Case(f"Transpose, Gemm {at}", {"x": (depth, rows)}, "t = Transpose<perm=[1,0]>(x) y = Gemm(t, w1, b1)", "y = Gemm<transA=1>(x, w1, b1)", 17, weights),
-            Case(f"Transpose, MatMul, Add {at}", {"x": (depth, rows)}, "t = Transpose<perm=[1,0]>(x) m = MatMul(t, w1) y = Add(m, b1)", "y = Gemm<transA=1>(x, w1, b1)", 17, weights),
-            Case(f"Gemm, Transpose of B {at}", {"x": (rows, depth), "z": (width, depth)}, "t = Transpose<perm=[1,0]>(z) y = Gemm(x, t, b1)", "y = Gemm<transB=1>(x, z, b1)", 17, weights),
-        ]  # fmt: skip
-    for batch, heads, length, size in ((1, 12, 128, 32), (8, 12, 197, 64), (1, 6, 64, 64)):
-        shape = (batch, heads, length, size)
-        at, qkv = str(list(shape)), {"q": shape, "kt": (batch, heads, size, length), "v": shape}
-        turned = {"q": shape, "k4": shape, "v": shape}
-        for opset in (23, 24):
-            found += [
-                Case(f"Attention {opset} {at}", turned, "kt = Transpose<perm=[0,1,3,2]>(k4) qk = MatMul(q, kt) sc = Mul(qk, scale) p = Softmax<axis=-1>(sc) y = MatMul(p, v)", "y = Attention<scale=0.125>(q, k4, v)", opset),
-                Case(f"Attention {opset}, mask {at}", {**turned, "mask": (batch, 1, length, length)}, "kt = Transpose<perm=[0,1,3,2]>(k4) qk = MatMul(q, kt) sc = Mul(qk, scale) sm = Add(sc, mask) p = Softmax<axis=-1>(sm) y = MatMul(p, v)", "y = Attention<scale=0.125>(q, k4, v, mask)", opset),
-                Case(f"Attention {opset}, given k transposed {at}", qkv, "qk = MatMul(q, kt) sc = Mul(qk, scale) p = Softmax<axis=-1>(sc) y = MatMul(p, v)", "k4 = Transpose<perm=[0,1,3,2]>(kt) y = Attention<scale=0.125>(q, k4, v)", opset),
-            ]  # fmt: skip
+            Case(f"MatMul, Add {at}", straight, "p = MatMul(x, m1) y = Add(p, b1)", gemm, 17, weights),
+            Case(
+                f"MatMul, Add {at} float16", straight, "p = MatMul(x, m1) y = Add(p, b1)", gemm, 17, weights, "float16"
+            ),
+            Case(
+                f"MatMul, Add, Relu {at}",
+                straight,
+                "p = MatMul(x, m1) a = Add(p, b1) y = Relu(a)",
+                "a = Gemm(x, m1, b1) y = Relu(a)",
+                17,
+                weights,
+            ),
+            Case(f"Transpose, Gemm {at}", turned, f"{swap}(x) y = Gemm(t, m1, b1)", swapped, 17, weights),
+            Case(
+                f"Transpose, MatMul, Add {at}",
+                turned,
+                f"{swap}(x) p = MatMul(t, m1) y = Add(p, b1)",
+                swapped,
+                17,
+                weights,
+            ),
+            Case(
+                f"Transpose of B, Gemm {at}",
+                both,
+                f"{swap}(z) y = Gemm(x, t, b1)",
+                "y = Gemm<transB=1>(x, z, b1)",
+                17,
+                weights,
+            ),
+        ]
+    return found
+
+
+def attention() -> list[Case]:
+    """Scaled dot products, 12 heads, with heads as an axis (4-D) and in the last axis (3-D)."""
+    found = []
+    for batch, length, size in ((1, 128, 64), (1, 384, 32), (8, 64, 64)):
+        for mask in (None, (batch, 1, length, length), (length, length)):
+            parts = {"mask": "sm = Add(sc, mask) " if mask else "", "scores": "sm" if mask else "sc"}
+            masks, given = ({"mask": mask}, ", mask") if mask else ({}, "")
+            for rank, shape, before, heads in (
+                (4, (batch, 12, length, size), ATTENTION_4D, ""),
+                (3, (batch, length, 12 * size), ATTENTION, ", q_num_heads=12, kv_num_heads=12"),
+            ):
+                inputs = {**dict.fromkeys(("q", "k3", "v3"), shape), **masks}
+                after = f"y = Attention<scale=0.125{heads}>(q, k3, v3{given})"
+                name = f"Attention {rank}-D {list(shape)} mask {mask and list(mask)}"
+                found.append(Case(name, inputs, before.format(**parts), after, 23))
     return found
 
 
@@ -117,7 +220,7 @@ def build(case: Case, nodes: str) -> onnx.ModelProto:
     proto = onnx.parser.parse_model(text)
     numpy_type = np.float16 if case.dtype == "float16" else np.float32
     arrays = {name: np.array(value, numpy_type) for name, value in SCALARS.items()}
-    arrays["last"] = np.array([-1])
+    arrays |= {name: np.array(values) for name, values in VECTORS.items()}
     arrays |= {
         name: (rng.standard_normal(shape) / max(shape[0], 1) ** 0.5).astype(numpy_type)
         for name, shape in case.weights.items()

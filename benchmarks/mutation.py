@@ -25,6 +25,7 @@ import importlib.util
 import io
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -33,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 120
+SECONDS = 300
+CPU_SECONDS = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +167,7 @@ def survives(name: str, text: str) -> bool:
         time.sleep(0.02)
     _kill_group(child)
     os.waitpid(child, 0)
-    return False  # a rewrite without end is noticed too
+    return False
 
 
 def _kill_group(leader: int) -> None:
@@ -195,6 +197,7 @@ def _run_tests(name: str, text: str) -> int:
     target = registry.installed_passes()[name].target.partition(":")[0]
     sys.meta_path.insert(0, _Replacement(target, source_of(name), text))
     os.chdir(ROOT)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))  # a rewrite without end is noticed soon
     out = io.StringIO()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)

@@ -30,6 +30,7 @@ _ROUND = (
     "eliminate-no-op-shape",
     "eliminate-no-op-arithmetic",
     "merge-casts",
+    "merge-reshaped-transposes",
     "merge-reshapes",
     "merge-transposes",
     "merge-clips",

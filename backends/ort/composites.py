@@ -23,6 +23,7 @@ import onnx_ir as ir
 
 _FLOAT, _HALF, _DOUBLE = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE
 _TYPES: dict[tuple[str, str], tuple[ir.DataType, ...]] = {
+    ("Attention", ""): (_FLOAT,),
     ("Gelu", ""): (_FLOAT, _HALF),
     ("Gelu", "tanh"): (_FLOAT, _DOUBLE),
     ("Gemm", ""): (_FLOAT, _HALF, _DOUBLE),

@@ -1,6 +1,7 @@
 """Lossless passes: what is written out in small operators back to the composite operator of the standard."""
 
 from irc.passes.fusion.composite import Composite, Fusion
+from irc.passes.fusion.fuse_attention import FuseAttention
 from irc.passes.fusion.fuse_gelu import FuseGelu
 from irc.passes.fusion.fuse_hard_swish import FuseHardSwish
 from irc.passes.fusion.fuse_layer_normalization import FuseLayerNormalization
@@ -10,6 +11,7 @@ from irc.passes.fusion.fuse_rms_normalization import FuseRmsNormalization
 
 __all__ = [
     "Composite",
+    "FuseAttention",
     "FuseGelu",
     "FuseHardSwish",
     "FuseLayerNormalization",

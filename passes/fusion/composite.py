@@ -54,12 +54,12 @@ class Fusion(Pass):
     invalidates: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
-    def composite(self, last: ir.Node, opset: int) -> Composite | str | None:
+    def composite(self, last: ir.Node, model: ir.Model) -> Composite | str | None:
         """The operator that can take the place of what ends in a node.
 
         Args:
             last: A node of the standard domain with one output.
-            opset: Version of the default domain.
+            model: The model it is in.
 
         Returns:
             The composite; None if nothing of the kind ends here; or why what ends here cannot be fused.
@@ -67,11 +67,11 @@ class Fusion(Pass):
 
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
         """Yields the last node of everything that can be fused, and why what looks like it cannot."""
-        opset, target = model.graph.opset_imports.get("", 0), target_of(ctx)
+        opset, target = opset_of(model), target_of(ctx)
         for node in model.graph.all_nodes():
             if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1 or not isinstance(node.graph, ir.Graph):
                 continue
-            found = self.composite(node, opset)
+            found = self.composite(node, model)
             if isinstance(found, str):
                 yield Skip(node, found)
             elif found is not None:
@@ -87,6 +87,11 @@ class Fusion(Pass):
         replace_node(last, found.op_type, inputs, found.attributes)
         remove_unused(replaced)
         return None
+
+
+def opset_of(model: ir.Model) -> int:
+    """The version of the default domain."""
+    return model.graph.opset_imports.get("", 0)
 
 
 def target_of(ctx: Context) -> Target:

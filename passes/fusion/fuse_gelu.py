@@ -36,7 +36,7 @@ class FuseGelu(Fusion):
 
     name: ClassVar[str] = "fuse-gelu"
 
-    def composite(self, last: ir.Node, opset: int) -> Composite | str | None:
+    def composite(self, last: ir.Node, model: ir.Model) -> Composite | str | None:
         """A Gelu whose last product, quotient or sum is this node."""
         if not ends_in_arithmetic(last):
             return None

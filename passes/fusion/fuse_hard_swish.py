@@ -33,12 +33,12 @@ class FuseHardSwish(Fusion):
 
     name: ClassVar[str] = "fuse-hard-swish"
 
-    def composite(self, last: ir.Node, opset: int) -> Composite | str | None:
+    def composite(self, last: ir.Node, model: ir.Model) -> Composite | str | None:
         """A HardSwish or HardSigmoid whose last product, quotient or sum is this node."""
         if not ends_in_arithmetic(last):
             return None
         for gate in inner_results(last, "Clip", "HardSigmoid"):
-            found = _of_clip(last, gate, opset) if gate.op_type == "Clip" else _of_hard_sigmoid(last, gate)
+            found = _of_clip(last, gate) if gate.op_type == "Clip" else _of_hard_sigmoid(last, gate)
             if found is not None:
                 return found
         return None
@@ -56,7 +56,7 @@ def _of_hard_sigmoid(last: ir.Node, gate: ir.Node) -> Composite | None:
     return Composite("HardSwish", HARD_SWISH_SINCE, (x,), (*_before(outer, last), gate), x.dtype)
 
 
-def _of_clip(last: ir.Node, gate: ir.Node, opset: int) -> Composite | None:
+def _of_clip(last: ir.Node, gate: ir.Node) -> Composite | None:
     argument, bounds = gate.inputs[0], _bounds(gate)
     if argument is None or bounds is None or bounds[0] != 0.0 or bounds[1] <= 0.0:
         return None

@@ -31,7 +31,7 @@ class FuseMatMulAdd(Fusion):
 
     name: ClassVar[str] = "fuse-matmul-add"
 
-    def composite(self, last: ir.Node, opset: int) -> Composite | str | None:
+    def composite(self, last: ir.Node, model: ir.Model) -> Composite | str | None:
         """A Gemm whose sum is this node, or this Gemm without transposes before it."""
         if last.op_type == "Gemm":
             return _gemm(last, (), last, None)

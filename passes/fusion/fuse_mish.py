@@ -24,7 +24,7 @@ class FuseMish(Fusion):
 
     name: ClassVar[str] = "fuse-mish"
 
-    def composite(self, last: ir.Node, opset: int) -> Composite | str | None:
+    def composite(self, last: ir.Node, model: ir.Model) -> Composite | str | None:
         """A Mish whose product is this node."""
         if last.op_type != "Mul":
             return None

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.ir import add_initializer, constant_tensor, unique_name
-from irc.passes.fusion.composite import Composite, Fusion, Input, either_way, producer_of
+from irc.passes.fusion.composite import Composite, Fusion, Input, either_way, opset_of, producer_of
 from irc.passes.fusion.scalars import rank_of
 from irc.passes.simplification.node_size import stored_bytes
 
@@ -61,10 +61,11 @@ class NormalizationFusion(Fusion):
     def normalized(self, value: ir.Value, opset: int) -> Normalized | None:
         """How a value is something normalized, or None."""
 
-    def composite(self, last: ir.Node, opset: int) -> Composite | str | None:
+    def composite(self, last: ir.Node, model: ir.Model) -> Composite | str | None:
         """The normalization that ends in a sum, a product, or without either in a quotient or Cast."""
         if last.op_type not in ("Add", "Mul", "Div", "Cast"):
             return None
+        opset = opset_of(model)
         found: Composite | str | None = None
         if last.op_type == "Add" and self.has_bias:
             found = self._with_bias(last, opset)

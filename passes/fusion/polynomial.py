@@ -60,8 +60,7 @@ class Polynomial:
         self.nodes.append(node)
         if node.op_type in ("Div", "Pow"):
             return self._with_number(node.op_type, self._expand(pair[0], depth - 1), scalar(pair[1], self._rank))
-        a, b = (self._expand(one, depth - 1) for one in pair)
-        if a is None or b is None:
+        if (a := self._expand(pair[0], depth - 1)) is None or (b := self._expand(pair[1], depth - 1)) is None:
             return None
         if node.op_type == "Mul":
             return _product(a, b)

@@ -16,6 +16,7 @@ from irc.passes.simplification.merge_casts import MergeCasts
 from irc.passes.simplification.merge_clips import MergeClips
 from irc.passes.simplification.merge_common_subexpressions import MergeCommonSubexpressions
 from irc.passes.simplification.merge_duplicate_initializers import MergeDuplicateInitializers
+from irc.passes.simplification.merge_reshaped_transposes import MergeReshapedTransposes
 from irc.passes.simplification.merge_reshapes import MergeReshapes
 from irc.passes.simplification.merge_transposes import MergeTransposes
 from irc.passes.simplification.rewrite_with_onnxscript import RewriteWithOnnxscript
@@ -39,6 +40,7 @@ __all__ = [
     "MergeClips",
     "MergeCommonSubexpressions",
     "MergeDuplicateInitializers",
+    "MergeReshapedTransposes",
     "MergeReshapes",
     "MergeTransposes",
     "RewriteWithOnnxscript",

@@ -134,7 +134,7 @@ def _why_carried(repeated: RepeatedBody, index: int) -> str | None:
         return f"{inside.name!r} never changes, but is another output of the body, too"
     result = repeated.result(index)
     stays = result is inside or bool(result.uses()) or sum(value is result for value in repeated.body.outputs) > 1
-    if output.is_graph_output() and stays and not can_replace(output, first):
+    if stays and not can_replace(output, first):
         return f"{inside.name!r} never changes, but as an output it would need an Identity of its own"
     return None
 

@@ -55,7 +55,7 @@ class FoldReshapeShape(Pass):
             elif reason := _why_no_gain(shape):
                 yield Skip(node, reason)
             else:
-                yield Site(node, match=target)
+                yield Site(node, match=(target, 0 not in elements))
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Gives the Reshape its constant shape, and lets go of the nodes that computed it."""
@@ -63,8 +63,11 @@ class FoldReshapeShape(Pass):
         assert node is not None and isinstance(node.graph, ir.Graph)
         computed = node.inputs[1]
         assert computed is not None
-        target = add_initializer(node.graph, f"{node_id(node)}.shape", np.array(site.match, np.int64))
+        elements, copies = site.match
+        target = add_initializer(node.graph, f"{node_id(node)}.shape", np.array(elements, np.int64))
         node.replace_input_with(1, target)
+        if copies:
+            node.attributes.pop("allowzero", None)
         remove_unused([computed])
         return None
 
@@ -95,7 +98,8 @@ def elements_of(value: ir.Value, dims: Dimensions, depth: int = MAX_DEPTH) -> tu
 def _target(elements: Sequence[_Element], node: ir.Node, dims: Dimensions) -> list[int] | None:
     """A constant shape that asks for the same, or None."""
     before = dims.of(node.inputs[0])
-    copies = not node.attributes.get_int("allowzero", 0)
+    # With allowzero, a 0 is a 0: as long as there is none, it makes no difference, and a copied 0 is what was asked for.
+    copies = not node.attributes.get_int("allowzero", 0) or 0 not in elements
     target: list[int] = []
     invented = False
     for axis, element in enumerate(elements):

@@ -63,9 +63,7 @@ class MergeSlices(Pass):
             for name, vector in vectors.items():
                 held = _held(inner, node, vector)
                 array = np.array(vector, np.int64)
-                values.append(
-                    add_initializer(node.graph, f"{node_id(node)}.{name}", array) if held is None else held
-                )
+                values.append(add_initializer(node.graph, f"{node_id(node)}.{name}", array) if held is None else held)
             replace_node(node, "Slice", [inner.inputs[0], *values])
         remove_unused(others)
         return None

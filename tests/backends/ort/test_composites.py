@@ -13,6 +13,7 @@ from irc.backends.tensorrt import TensorRtTarget
 
 TYPES = {ir.DataType.FLOAT: "float", ir.DataType.FLOAT16: "float16", ir.DataType.DOUBLE: "double"}
 NODES = {
+    ("Attention", ""): (23, "y = Attention<q_num_heads=2, kv_num_heads=2>(x, x, x)"),
     ("Gelu", ""): (20, "y = Gelu(x)"),
     ("Gelu", "tanh"): (20, 'y = Gelu<approximate="tanh">(x)'),
     ("Gemm", ""): (7, "y = Gemm(x, x, w)"),
@@ -33,12 +34,14 @@ def test_what_is_promised_runs(key: tuple[str, str], opset: int) -> None:
     for dtype, name in TYPES.items():
         if not OrtTarget().has_operator(key[0], opset, dtype, mode=key[1]):
             continue
-        text = f'<ir_version: 8, opset_import: ["" : {opset}]> g ({name}[4,4] x, {name}[4] w) => ({name}[4,4] y) {{ {node} }}'
+        shape = (1, 4, 4) if key[0] == "Attention" else (4, 4)
+        dims = ",".join(map(str, shape))
+        text = f'<ir_version: 8, opset_import: ["" : {opset}]> g ({name}[{dims}] x, {name}[4] w) => ({name}[{dims}] y) {{ {node} }}'
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = ort.InferenceSession(onnx.parser.parse_model(text).SerializeToString(), options)
-        array = np.linspace(-2, 2, 16).reshape(4, 4).astype(dtype.numpy())
-        (result,) = session.run(None, {"x": array, "w": array[0]})
+        array = np.linspace(-2, 2, 16).reshape(shape).astype(dtype.numpy())
+        (result,) = session.run(None, {"x": array, "w": array.reshape(-1)[:4]})
         assert result.dtype == array.dtype and np.isfinite(result).all()
 
 

@@ -97,7 +97,7 @@ REWRITES = {
         """g (float[2] x, float[4,2] a, float[4] b) => (float[2] y) { y = Scan <num_scan_inputs = 2,
         body = l (float[2] s, float[2] e, float f) => (float[2] t) { t = Mul(s, w) }> (x, a, b) }""",
         """g (float[2] x, float[4,2] a, float[4] b) => (float[2] y) { y = Scan <num_scan_inputs = 1,
-        body = l (float[2] s, float f) => (float[2] t) { t = Mul(s, w) }> (x, b) }""",
+        body = l (float[2] s, float[2] e) => (float[2] t) { t = Mul(s, w) }> (x, a) }""",
     ),
 }  # fmt: skip
 
@@ -193,6 +193,11 @@ STAYS = {
         body = l (int64 i, bool go, float[2] k) => (bool on, float[2] k, float[2] p) { on = Identity(go)  p = Neg(k) }> }""",
         "'k' never changes, but as an output it would need an Identity of its own",
     ),
+    "output that nothing else reads": (
+        """g (float[2] x) => (float[2] z, float[r,2] o) { z, o = Loop (n, yes, x) <
+        body = l (int64 i, bool go, float[2] k) => (bool on, float[2] k, float[2] p) { on = Identity(go)  p = Neg(w) }> }""",
+        "'k' never changes, but as an output it would need an Identity of its own",
+    ),
     "output whose Identity others read": (
         """g (float[2] x) => (float[2] z, float[r,2] o) { z, o = Loop (n, yes, x) <
         body = l (int64 i, bool go, float[2] k) => (bool on, float[2] m, float[2] p) { on = Identity(go)  m = Identity(k)  p = Neg(m) }> }""",
@@ -219,7 +224,8 @@ def test_an_output_may_take_over_the_name() -> None:
         WEIGHTS,
     )
     outcome = assert_exact_after(PASS, model)
-    assert [node.op_type for node in outcome.model.graph] == ["Neg", "Loop"]
+    neg, loop = outcome.model.graph
+    assert [value.name for value in neg.outputs] == ["z"] and [value.name for value in loop.inputs] == ["n", "yes"]
 
 
 def test_what_is_not_used_at_all_is_dead_code_and_not_ours() -> None:
@@ -237,6 +243,10 @@ def test_other_domains_are_not_known() -> None:
         else_branch = e () => (float[2] r, float[2] s) { r = Exp(x)  s = Tanh(x) }> }"""
     )
     assert apply(PASS, model).rewritten == []
+    copied = LOOP.format(
+        outputs="float[2] y, float[2] z", body="on = Identity(go)  t = Mul(s, k)  u = custom.Identity(k)", more=""
+    )
+    assert apply(PASS, parse(copied, WEIGHTS)).rewritten == []
     scan = REWRITES["Scan, carried"][0].replace("Scan <", "custom.Scan <")
     assert apply(PASS, parse(scan, WEIGHTS)).rewritten == []
 

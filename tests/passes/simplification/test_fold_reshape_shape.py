@@ -80,11 +80,15 @@ def test_what_runs_may_disagree_about_stays(nodes: str) -> None:
     assert set(outcome.skipped) == {"y"} and "more than one dimension" in outcome.skipped["y"]
 
 
-def test_with_allowzero_the_dimension_is_inferred_not_copied() -> None:
-    text = (
-        f"g (float[n,6] x) => (float y) {{ {CHAIN} t = Concat<axis=0>(u, two, three)  y = Reshape<allowzero=1>(x, t) }}"
-    )
-    assert shapes(assert_equal_after(PASS, known(text), symbols=(1, 3)).model) == [[-1, 2, 3]]
+def test_allowzero_goes_where_it_makes_no_difference() -> None:
+    nodes = f"{CHAIN} t = Concat<axis=0>(u, two, three)  y = Reshape<allowzero=1>(x, t)"
+    outcome = assert_equal_after(PASS, known(f"g (float[n,6] x) => (float y) {{ {nodes} }}"), symbols=(1, 3))
+    assert shapes(outcome.model) == [[0, 2, 3]] and "allowzero" not in outcome.model.graph[-1].attributes
+
+
+def test_a_zero_that_is_meant_stays_a_zero() -> None:
+    nodes = f"{CHAIN} t = Concat<axis=0>(zeros, u)  y = Reshape<allowzero=1>(x, t)"
+    assert apply(PASS, known(f"g (float[n,0] x) => (float[a,b] y) {{ {nodes} }}")).rewritten == []
 
 
 def test_the_dimension_of_another_input_is_not_copied() -> None:
