@@ -15,49 +15,25 @@ pipeline can repeat what may open the way for one another.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import onnx_ir as ir
 
 from irc import pipeline
 from irc.application import Applied, SiteKey, apply_pass, count_nodes
-from irc.errors import IrcError, PassFailed, UsageError
+from irc.errors import PassFailed, UsageError
 from irc.expansion import as_steps, expand
-from irc.ir import check, interface, snapshot
+from irc.ir import check, snapshot
 from irc.isolation import isolate
 from irc.ledger import Entry, Ledger, PassRecord
-from irc.pass_base import MODEL_SITE, Context, Contract
+from irc.pass_base import MODEL_SITE, Context
 from irc.pipeline import Step
 from irc.selection import Selection
+from irc.services import services
+from irc.soundness import Soundness, VerifierFactory
 
-
-class Verdict(Protocol):
-    """What verification says of one rewritten model."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the contract holds."""
-
-    @property
-    def message(self) -> str:
-        """What differs and by how much."""
-
-
-class Verifier(Protocol):
-    """Compares rewritten models with reference outputs; see `irc.verification`."""
-
-    runs: int
-    reference_failed: str | None
-    notes: list[str]
-
-    def check(self, model: ir.Model, contract: Contract) -> Verdict:
-        """Runs the model and compares."""
-
-
-VerifierFactory = Callable[[ir.Model], Verifier]
 OnFailure = Literal["raise", "undo"]
 MAX_FAILED_SITES = 20
 """With so many failures in a stretch, a pass that raises once more is left out as a whole."""
@@ -150,7 +126,7 @@ class PassManager:
         work.graph.name = work.graph.name or "graph"
         check(work)
         result = RunResult(work, Ledger(), self.steps)
-        with _services(self._verify, ctx, work) as (ctx, factory):
+        with services(self._verify, ctx, work) as (ctx, factory):
             for stretch in _stretches(self.steps):
                 result.model = self._run_stretch(result.model, stretch, ctx, result, factory)
         return result
@@ -162,8 +138,8 @@ class PassManager:
         lossless = first.pass_.contract.lossless
         trial, undone = self._apply_tolerantly(start, stretch, ctx)
         if keys := trial.keys:
-            sound = _Soundness(start, self.steps, factory if lossless else None)
-            reason = sound.violation(trial, keys)
+            sound = Soundness(start, self.steps, factory if lossless else None)
+            reason = sound.violation(trial.model, keys)
             if reason is not None and not lossless and self._on_failure == "raise":
                 raise PassFailed(f"{first.pass_.name}: {reason}", pass_name=first.pass_.name, step=stretch[0])
             if reason is not None:
@@ -172,7 +148,12 @@ class PassManager:
                 def rebuild(allowed: Sequence[SiteKey]) -> _Trial:
                     return self._apply(start, stretch, ctx, failed, only=frozenset(allowed), refused=whole.refused)
 
-                isolation = isolate(keys, reason, rebuild=rebuild, violation=sound.violation)
+                isolation = isolate(
+                    keys,
+                    reason,
+                    rebuild=rebuild,
+                    violation=lambda trial, allowed: sound.violation(trial.model, allowed),
+                )
                 trial = isolation.trial
                 undone |= isolation.undone
                 if self._after_pass is not None:  # the dumps are of the passes as they stay
@@ -309,42 +290,6 @@ def _move_to_undone(one: Applied, undone: Mapping[SiteKey, str]) -> None:
     one.record.skipped = [entry for entry in one.record.skipped if entry.site not in sites]
 
 
-class _Soundness:
-    """Answers whether a rewritten model is valid and computes what the start of the stretch computes."""
-
-    def __init__(self, start: ir.Model, steps: Sequence[Step], factory: VerifierFactory | None) -> None:
-        self._start, self._steps, self._factory = start, steps, factory
-        self._interface = interface(start)
-        self._verifier: Verifier | None = None
-        self.notes: list[str] = []
-
-    @property
-    def runs(self) -> int:
-        return self._verifier.runs if self._verifier is not None else 0
-
-    def violation(self, trial: _Trial, keys: Sequence[SiteKey]) -> str | None:
-        """What is wrong with a model after these rewrites, or None."""
-        model = trial.model
-        try:
-            check(model)
-        except IrcError as error:
-            return f"the model is no longer valid: {error}"
-        if (difference := self._interface.difference(interface(model))) is not None:
-            return f"the interface changed: {difference}"
-        if self._factory is None or not keys:
-            return None
-        if self._verifier is None:
-            self._verifier = self._factory(self._start)
-            if self._verifier.reference_failed:
-                self.notes.append(f"not verified: {self._verifier.reference_failed}")
-            self.notes += self._verifier.notes
-        if self._verifier.reference_failed:
-            return None
-        exact = all(self._steps[key.step].pass_.contract is Contract.EXACT for key in keys)
-        verdict = self._verifier.check(model, Contract.EXACT if exact else Contract.ROUNDING)
-        return None if verdict.ok else verdict.message
-
-
 def _stretches(steps: Sequence[Step]) -> Iterator[range]:
     """Maximal runs of lossless steps, and each approximate step alone."""
     start = 0
@@ -356,32 +301,3 @@ def _stretches(steps: Sequence[Step]) -> Iterator[range]:
             start = i + 1
     if start < len(steps):
         yield range(start, len(steps))
-
-
-@contextlib.contextmanager
-def _services(
-    verify: bool | VerifierFactory, ctx: Context, model: ir.Model
-) -> Iterator[tuple[Context, VerifierFactory | None]]:
-    """What the context leaves open: a target and data given as text, a collector, a verifier, and the process they run in."""
-    from irc import targets
-    from irc.calibration import DataSource, collect, open_data
-    from irc.runner import Runner
-    from irc.verification import verifier_factory
-
-    with contextlib.ExitStack() as stack:
-        runner = ctx.runner if ctx.runner is not None else stack.enter_context(Runner())
-        ctx = dataclasses.replace(ctx, runner=runner)
-        if isinstance(ctx.target, str):
-            ctx = dataclasses.replace(ctx, target=targets.parse(ctx.target))
-        if ctx.data is not None and not isinstance(ctx.data, DataSource):
-            ctx = dataclasses.replace(ctx, data=open_data(ctx.data, model, seed=ctx.seed, runner=runner))
-        if ctx.collect is None and isinstance(ctx.data, DataSource):
-            source = ctx.data
-            ctx = dataclasses.replace(
-                ctx,
-                collect=lambda found, requests: collect(runner, found, source, requests, progress=ctx.progress),
-            )
-        if isinstance(verify, bool):
-            yield ctx, verifier_factory(runner, ctx) if verify else None
-        else:
-            yield ctx, verify

@@ -12,7 +12,10 @@ from irc.testing import assert_conforms
 PASS = EliminateDoubleNegation()
 
 
-@pytest.mark.parametrize(("op", "kind", "last"), [("Neg", "float", "Abs"), ("Neg", "int64", "Abs"), ("Not", "bool", "Identity"), ("BitwiseNot", "int32", "Abs")])
+@pytest.mark.parametrize(
+    ("op", "kind", "last"),
+    [("Neg", "float", "Abs"), ("Neg", "int64", "Abs"), ("Not", "bool", "Identity"), ("BitwiseNot", "int32", "Abs")],
+)
 def test_removes_two(op: str, kind: str, last: str) -> None:
     model = parse(f"g ({kind}[n] x) => ({kind}[n] y) {{ a = {op}(x)  b = {op}(a)  y = {last}(b) }}", opset=18)
     assert op_types(assert_exact_after(PASS, model).model) == [last]
@@ -37,7 +40,13 @@ def test_from_input_to_output_an_identity_stays() -> None:
 
 
 def test_other_operators_and_domains_stay() -> None:
-    for text in ("a = Neg(x)  y = Abs(a)", "a = Abs(x)  y = Neg(a)", "a = Reciprocal(x)  y = Reciprocal(a)", "a = custom.Neg(x)  y = Neg(a)", "a = Neg(x)  y = custom.Neg(a)"):
+    for text in (
+        "a = Neg(x)  y = Abs(a)",
+        "a = Abs(x)  y = Neg(a)",
+        "a = Reciprocal(x)  y = Reciprocal(a)",
+        "a = custom.Neg(x)  y = Neg(a)",
+        "a = Neg(x)  y = custom.Neg(a)",
+    ):
         assert assert_untouched(PASS, parse(f"g (float[n] x) => (float y) {{ {text} }}")) == {}
 
 

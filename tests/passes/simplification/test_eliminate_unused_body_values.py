@@ -244,7 +244,9 @@ def test_other_domains_are_not_known() -> None:
     )
     assert apply(PASS, model).rewritten == []
     copied = LOOP.format(
-        outputs="float[2] y, float[2] z", body="on = Identity(go)  t = Mul(s, k)  u = custom.Identity(k)", more=""
+        outputs="float[2] y, float[2] z",
+        body="on = Identity(go)  t = Mul(s, k)  m = custom.Identity(k)  u = Identity(m)",
+        more="",
     )
     assert apply(PASS, parse(copied, WEIGHTS)).rewritten == []
     scan = REWRITES["Scan, carried"][0].replace("Scan <", "custom.Scan <")

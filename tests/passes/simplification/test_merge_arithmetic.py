@@ -49,13 +49,18 @@ def test_in_text() -> None:
         PASS,
         GRAPH.format("p = Add(x, a)  q = Sub(p, b)  r = Mul(q, c)  s = Div(r, d)  y = Abs(s)"),
         GRAPH.format("q = Add(x, e)  s = Mul(q, f)  y = Abs(s)"),
-        a=A, b=np.float32(-3), c=A, d=B,
+        a=A,
+        b=np.float32(-3),
+        c=A,
+        d=B,
     )
 
 
 def test_a_chain_becomes_one() -> None:
     steps = "  ".join(f"v{i + 1} = Mul(v{i}, c{i})" for i in range(6))
-    model = parse(GRAPH.format(f"v0 = Neg(x)  {steps}  y = Abs(v6)"), {f"c{i}": np.float32(1.1 + i / 10) for i in range(6)})
+    model = parse(
+        GRAPH.format(f"v0 = Neg(x)  {steps}  y = Abs(v6)"), {f"c{i}": np.float32(1.1 + i / 10) for i in range(6)}
+    )
     assert op_types(assert_equal_after(PASS, model, rtol=1e-6).model) == ["Neg", "Mul", "Abs"]
 
 
@@ -65,15 +70,24 @@ def test_constants_of_other_shapes_broadcast_as_before() -> None:
     same.graph.inputs[0].shape = same.graph.outputs[0].shape = None
     outcome = apply(PASS, same)
     assert outcome.rewritten == ["q"]
-    assert "larger" in assert_untouched(PASS, _pair("Add(x, a)", "Add(x, a)", np.tile(row, 40), np.tile(column, (40, 1))))["q"]
-    scalar = parse("g (float[1] x) => (float[2,3] y) { p = Add(x, a)  q = Add(p, b)  y = Abs(q) }", a=row, b=np.tile(column, (1, 3)))
+    assert (
+        "larger"
+        in assert_untouched(PASS, _pair("Add(x, a)", "Add(x, a)", np.tile(row, 40), np.tile(column, (40, 1))))["q"]
+    )
+    scalar = parse(
+        "g (float[1] x) => (float[2,3] y) { p = Add(x, a)  q = Add(p, b)  y = Abs(q) }",
+        a=row,
+        b=np.tile(column, (1, 3)),
+    )
     outcome = apply(PASS, scalar)
     assert outcome.rewritten == ["q"]
     np.testing.assert_allclose(run(outcome.model, {"x": np.ones(1, np.float32)})[0], 1 + row + np.tile(column, (1, 3)))
 
 
 @pytest.mark.parametrize("kind", ["int8", "int32", "int64"])
-@pytest.mark.parametrize(("first", "second"), [("Add(x, a)", "Sub(x, a)"), ("Sub(a, x)", "Sub(a, x)"), ("Mul(x, a)", "Mul(a, x)")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("Add(x, a)", "Sub(x, a)"), ("Sub(a, x)", "Sub(a, x)"), ("Mul(x, a)", "Mul(a, x)")]
+)
 def test_integers_wrap_around_the_same_way(kind: str, first: str, second: str) -> None:
     if kind == "int8":
         kind, most = "int32", np.iinfo(np.int32).max
@@ -92,7 +106,12 @@ def test_integers_are_not_divided() -> None:
 
 
 def test_a_constant_over_x_is_no_multiple_of_x() -> None:
-    for text in ("p = Div(a, x)  y = Mul(p, b)", "p = Mul(x, a)  y = Div(b, p)", "p = Add(x, a)  y = Mul(p, b)", "p = Mul(x, a)  y = Add(p, b)"):
+    for text in (
+        "p = Div(a, x)  y = Mul(p, b)",
+        "p = Mul(x, a)  y = Div(b, p)",
+        "p = Add(x, a)  y = Mul(p, b)",
+        "p = Mul(x, a)  y = Add(p, b)",
+    ):
         assert assert_untouched(PASS, parse(GRAPH.format(text), a=A, b=B)) == {}
 
 
@@ -121,7 +140,10 @@ def test_what_could_overflow_in_between_or_after_stays(first: str, second: str, 
 def test_a_sum_that_overflows_stays() -> None:
     model = _pair("Add(x, a)", "Add(x, a)", np.float32(3e38), np.float32(3e38))
     assert "more than FLOAT holds" in assert_untouched(PASS, model)["q"]
-    assert "too large or small for FLOAT16" in assert_untouched(PASS, _pair("Mul(x, a)", "Mul(x, a)", np.float16(300), np.float16(2), "float16"))["q"]
+    assert (
+        "too large or small for FLOAT16"
+        in assert_untouched(PASS, _pair("Mul(x, a)", "Mul(x, a)", np.float16(300), np.float16(2), "float16"))["q"]
+    )
     assert apply(PASS, _pair("Mul(x, a)", "Mul(x, a)", np.float16(3), np.float16(2), "float16")).rewritten == ["q"]
 
 
@@ -156,7 +178,8 @@ def test_works_in_bodies() -> None:
     model = parse(
         """g (bool c, float[n] x) => (float y) { p = Mul(x, a)  y = If (c) <
         then_branch = t () => (float q) { q = Mul(p, b) }, else_branch = e () => (float r) { r = Neg(x) }> }""",
-        a=A, b=B,
+        a=A,
+        b=B,
     )
     assert op_types(assert_equal_after(PASS, model, rtol=1e-6).model) == ["If", "Mul", "Neg"]
 

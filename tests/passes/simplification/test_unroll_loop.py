@@ -284,3 +284,49 @@ def test_a_sequence_is_carried() -> None:
     )
     outcome = assert_equal_after(PASS, model)
     assert op_types(outcome.model) == ["SequenceConstruct", "SequenceInsert", "ConcatFromSequence"]
+
+
+def test_only_outputs_of_the_graph_may_need_nodes() -> None:
+    inner = parse(
+        """g (float[2] x) => (float[r,2] a2, int64[r] b2, float[2] y2) { y, a, b = Loop (zero, yes, x) <
+        body = b (int64 i, bool go, float[2] s) => (bool go, float[2] s, float[2] s, int64 i) {  }>
+        a2 = Neg(a)  b2 = Neg(b)  y2 = Neg(y) }""",
+        WEIGHTS,
+    )
+    assert op_types(assert_exact_after(PASS, inner).model) == ["Neg", "Neg", "Neg"]
+    computed = parse(
+        """g (float[2] x) => (float[2] y, float[2] z) { h = Neg(x)  k = Abs(x)  y, z = Loop (zero, yes, h, k) <
+        body = b (int64 i, bool go, float[2] s, float[2] t) => (bool go, float[2] s, float[2] t) {  }> }""",
+        WEIGHTS,
+    )
+    assert op_types(assert_exact_after(PASS, computed).model) == ["Neg", "Abs"]
+
+
+def test_a_constant_that_the_body_gives() -> None:
+    model = parse(
+        """g (float[2] x) => (float[2] y) { y = Loop (one, yes, x) <
+        body = b (int64 i, bool go, float[2] s) => (bool on, float[2] t) { on = Not(go)  t = Constant<value_floats=[0.5, 2.0]>() }> }""",
+        WEIGHTS,
+    )
+    assert op_types(assert_exact_after(PASS, model).model) == ["Constant"]
+    (loop,) = model.graph  # as an initializer of the body it must be copied
+    body = loop.attributes["body"].as_graph()
+    given = body.outputs[1]
+    stored = ir.Value(
+        name="stored", type=given.type, shape=given.shape, const_value=ir.tensor(WEIGHTS["w"], name="stored")
+    )
+    body.register_initializer(stored)
+    body.outputs[1] = stored
+    body.remove(given.producer(), safe=True)
+    assert op_types(apply(PASS, model).model) == ["Identity"]
+
+
+@pytest.mark.parametrize(("dtype", "to"), [("string", 8), ("uint4", 21)])
+def test_types_that_are_not_stored_byte_by_byte_stay(dtype: str, to: int) -> None:
+    model = parse(
+        f"""g (float[2] x) => ({dtype}[r,2] all) {{ y, all = Loop (zero, yes, x) <
+        body = b (int64 i, bool go, float[2] s) => (bool on, float[2] t, {dtype}[2] o) {{ on = Not(go)  t = Mul(s, w)  o = Cast<to={to}>(s) }}> }}""",
+        WEIGHTS,
+        opset=21,
+    )
+    assert "not known" in assert_untouched(PASS, model)["y"]
