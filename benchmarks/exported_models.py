@@ -56,7 +56,11 @@ def build(name: str, *, small: bool) -> tuple[Any, dict[str, Any], dict[str, dic
         sizes = {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 1000} if small else {}
         return hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, use_cache=False)), tokens, text
     if name == "wav2vec2-base":
-        sizes = {**narrow, "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4} if small else {}
+        sizes = (
+            {**narrow, "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+            if small
+            else {}
+        )
         model = hf.Wav2Vec2ForCTC(hf.Wav2Vec2Config(**sizes))
         return model, {"input_values": torch.randn(1, 16000)}, {"input_values": {0: "batch", 1: "samples"}}
     sizes = {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "image_size": 56} if small else {}
@@ -89,19 +93,30 @@ def export(name: str, kind: str, path: Path, *, small: bool) -> str:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path.with_name("inputs.npz"), **{key: value.numpy() for key, value in inputs.items()})
-    arguments: dict[str, Any] = {"input_names": list(inputs), "output_names": ["output"], "opset_version": EXPORTS[kind]}
+    arguments: dict[str, Any] = {
+        "input_names": list(inputs),
+        "output_names": ["output"],
+        "opset_version": EXPORTS[kind],
+    }
     values = tuple(inputs.values())
     if kind.startswith("ts"):
         with torch.no_grad():
-            torch.onnx.export(Named(), values, path, dynamo=False, dynamic_axes={**axes, "output": {0: "batch"}}, **arguments)
+            torch.onnx.export(
+                Named(), values, path, dynamo=False, dynamic_axes={**axes, "output": {0: "batch"}}, **arguments
+            )
         return "symbolic"
     dims: dict[str, Any] = {}
-    shapes = tuple({axis: dims.setdefault(n, torch.export.Dim.DYNAMIC) for axis, n in of.items()} for of in axes.values())
+    shapes = tuple(
+        {axis: dims.setdefault(n, torch.export.Dim.DYNAMIC) for axis, n in of.items()} for of in axes.values()
+    )
     try:
         torch.onnx.export(Named(), values, path, dynamo=True, dynamic_shapes=(shapes,), verbose=False, **arguments)
         return "symbolic"
     except Exception as error:
-        print(f"{name}-{kind}: fixed shapes, since {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        print(
+            f"{name}-{kind}: fixed shapes, since {type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            file=sys.stderr,
+        )
         torch.onnx.export(Named(), values, path, dynamo=True, verbose=False, **arguments)
         return "fixed"
 
@@ -117,7 +132,15 @@ def export_all(folder: Path, pattern: re.Pattern[str], *, small: bool) -> dict[s
             path = folder / name / "model.onnx"
             done, failed = path.with_name("done"), path.with_name("failed")
             if not done.exists() and not failed.exists():
-                arguments = [sys.executable, __file__, str(folder), "--one", model, kind, *(["--small"] if small else [])]
+                arguments = [
+                    sys.executable,
+                    __file__,
+                    str(folder),
+                    "--one",
+                    model,
+                    kind,
+                    *(["--small"] if small else []),
+                ]
                 try:
                     result = subprocess.run(arguments, capture_output=True, text=True, timeout=SECONDS_PER_EXPORT)
                     code, said = result.returncode, result.stderr.strip().splitlines()[-3:]

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Is a composite operator faster than the operators it stands for, in ONNX Runtime with all its optimizations on?
 
-    python benchmarks/fusions.py [--only NAME] [--seconds 2] [--threads 1]
+    python benchmarks/fusions.py [--only NAME] [--seconds 2] [--threads 1] [--control]
 
 Each case is one computation twice: decomposed, as exporters write it, and with the composite operator of the standard. The
 runtime fuses many decomposed patterns itself, also with their neighbours, so that a composite operator may win nothing or
 lose; what each of the two becomes in the runtime is printed beside the ratio of their latencies (decomposed / composite,
 above 1 when the composite is faster; both take turns in one process, with the 95 % interval of the ratio). The passes
-that fuse, and where they leave alone, rest on these figures.
+that fuse, and where they leave alone, rest on these figures. With --control the composite runs against itself, which tells
+whether the machine is quiet enough: other work on it can make one of two equal models look twice as slow.
 """
 
 from __future__ import annotations
@@ -236,12 +237,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each case")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--control", action="store_true", help="compare the composite with itself")
     arguments = parser.parse_args()
     print("decomposed / composite | case | decomposed runs as | composite runs as | largest difference")
     with Runner(threads=arguments.threads) as runner:
         for case in cases():
             if arguments.only.lower() in case.name.lower():
-                print(measured(runner, case, arguments.seconds), flush=True)
+                chosen = dataclasses.replace(case, before=case.after) if arguments.control else case
+                print(measured(runner, chosen, arguments.seconds), flush=True)
 
 
 def measured(runner: Runner, case: Case, seconds: float) -> str:

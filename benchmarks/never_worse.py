@@ -176,7 +176,11 @@ def run_model(name: str, source: Path, feed: Feed, tools: list[str], args: argpa
         for tool in list(outputs):
             wrong = said.get(tool, said.get("message", "not compared"))
             record["tools"][tool] |= {"status": "wrong" if wrong else "same", "message": wrong}
-        timed = {t: p for t, p in outputs.items() if record["tools"][t]["status"] == "same" and (t == "irc" or args.peer_latency)}
+        timed = {
+            t: p
+            for t, p in outputs.items()
+            if record["tools"][t]["status"] == "same" and (t == "irc" or args.peer_latency)
+        }
         if args.seconds > 0 and timed:
             record["latency"] = latency(source, timed, feed, seconds=args.seconds, threads=args.threads)
     peers = {t: f["nodes"] for t, f in record["tools"].items() if t != "irc" and f["status"] == "same"}
@@ -210,8 +214,12 @@ def summarize(records: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "nodes_at_most_those_of_the_best_peer": [len(at_most), len(with_peers)],
         "more_nodes_than_the_best_peer": [r["model"] for r in with_peers if r not in at_most],
-        "more_nodes_than_the_original": [r["model"] for r in done if r["tools"]["irc"]["nodes"] > r["original"]["nodes"]],
-        "more_bytes_than_the_original": [r["model"] for r in done if r["tools"]["irc"]["bytes"] > r["original"]["bytes"]],
+        "more_nodes_than_the_original": [
+            r["model"] for r in done if r["tools"]["irc"]["nodes"] > r["original"]["nodes"]
+        ],
+        "more_bytes_than_the_original": [
+            r["model"] for r in done if r["tools"]["irc"]["bytes"] > r["original"]["bytes"]
+        ],
         "slower_than_the_original": [r["model"] for r in timed if r["latency"]["irc"][0] > SLOWER],
         "surely_slower_than_the_original": [r["model"] for r in timed if r["latency"]["irc"][1] > SLOWER],
         "undone": {r["model"]: u for r in records if (u := r["tools"]["irc"].get("undone"))},
@@ -247,7 +255,9 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, help="folder with zoo.py; default: the shipped example")
     parser.add_argument("--models", type=Path, help="folder of exported models, filled where it is not; default: none")
     parser.add_argument("--small", action="store_true", help="export narrow models with few layers")
-    parser.add_argument("--only", default="", metavar="REGEX", help="models whose name matches, such as '^zoo-' or 'gpt2'")
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="models whose name matches, such as '^zoo-' or 'gpt2'"
+    )
     parser.add_argument("--no-peers", action="store_true", help="irc alone")
     parser.add_argument("--peer-latency", action="store_true", help="time the files of the peers too")
     parser.add_argument("--seconds", type=float, default=5.0, help="of timing per model and file; 0 for none")

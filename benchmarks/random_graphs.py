@@ -74,7 +74,9 @@ def main() -> None:
                 findings[seed] = violations
                 print(f"seed {seed}: {violations[0][:300]}", flush=True)
             if done % 500 == 0:
-                print(f"{done} of {len(seeds)} in {time.perf_counter() - start:.0f} s, {len(findings)} wrong", flush=True)
+                print(
+                    f"{done} of {len(seeds)} in {time.perf_counter() - start:.0f} s, {len(findings)} wrong", flush=True
+                )
     print(f"{len(seeds)} graphs, {len(findings)} wrong, {time.perf_counter() - start:.0f} s")
     kinds: dict[str, list[int]] = collections.defaultdict(list)
     for seed in sorted(findings):
@@ -85,7 +87,9 @@ def main() -> None:
         if index < args.shrink:
             print(smallest(where[0], args.passes, what), flush=True)
     if args.json is not None:
-        args.json.write_text(json.dumps({str(s): findings[s] for s in sorted(findings)}, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(
+            json.dumps({str(s): findings[s] for s in sorted(findings)}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

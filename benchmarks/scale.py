@@ -32,7 +32,10 @@ import irc
 
 WIDTH = 8
 WEIGHTS = 16
-STEPS = ("Relu", "MatMul", "Add", "Mul", "Identity", "Tanh", "Transpose", "AddZero", "Reshape", "Cast", "Clip", "Neg", "Repeat", "Shape")  # fmt: skip
+STEPS = (
+    *("Relu", "MatMul", "Add", "Mul", "Identity", "Tanh", "Transpose"),
+    *("AddZero", "Reshape", "Cast", "Clip", "Neg", "Repeat", "Shape"),
+)
 
 
 class Builder:
@@ -97,7 +100,10 @@ def build(path: Path, count: int, shape: str) -> None:
         loose = [node.output[0] for node in builder.nodes if node.output[0] not in used]
         outputs = [builder.node("Sum", loose[i : i + 64]) for i in range(0, len(loose), 64)]
     weights = {
-        **{f"w{i}": np.linalg.qr(generator.standard_normal((WIDTH, WIDTH)))[0].astype(np.float32) for i in range(WEIGHTS)},
+        **{
+            f"w{i}": np.linalg.qr(generator.standard_normal((WIDTH, WIDTH)))[0].astype(np.float32)
+            for i in range(WEIGHTS)
+        },
         "zero": np.zeros((1,), np.float32),
         "low": np.array(-4, np.float32),
         "high": np.array(4, np.float32),

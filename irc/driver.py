@@ -292,10 +292,12 @@ def input_digest(sources: Sequence[Path]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _counts(model: ir.Model) -> tuple[int, int]:
+def _counts(model: ir.Model) -> tuple[int, int, int]:
+    """Nodes, opset and multiply-accumulates."""
+    from irc.analysis import cost
     from irc.application import count_nodes
 
-    return count_nodes(model), model.graph.opset_imports.get("", 0)
+    return count_nodes(model), model.graph.opset_imports.get("", 0), cost(model).macs
 
 
 def _report(source: ModelFacts, output: Path, recipe: Recipe, target: str, build: Build, built: Built) -> BuildReport:

@@ -54,6 +54,15 @@ class Timing:
         low, median, high = np.quantile(sweeps, [0.25, 0.5, 0.75], axis=0).mean(axis=1)
         return cls(float(median), float(low), float(high), sweeps.size)
 
+    def joined(self, other: Timing) -> Timing:
+        """The means of two measurements of the same model."""
+        return Timing(
+            (self.median_ms + other.median_ms) / 2,
+            (self.low_ms + other.low_ms) / 2,
+            (self.high_ms + other.high_ms) / 2,
+            self.runs + other.runs,
+        )
+
     def describe(self) -> str:
         """Median and quartiles in words: "1.83 ms (1.79 to 1.90)"."""
         return f"{self.median_ms:.3g} ms ({self.low_ms:.3g} to {self.high_ms:.3g})"
@@ -185,6 +194,21 @@ class LatencyComparison:
     high: float
     batch: int | None
     threads: int | None
+
+    def joined(self, other: LatencyComparison) -> LatencyComparison:
+        """Both measurements as one: the mean of the speed-ups, and an interval that spans both.
+
+        On a busy machine one of two equal sessions may be slow for as long as it lives, which no number of runs shows.
+        """
+        return LatencyComparison(
+            self.original.joined(other.original),
+            self.artifact.joined(other.artifact),
+            math.sqrt(self.speedup * other.speedup),
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.batch,
+            self.threads,
+        )
 
     def slower_than(self, factor: float) -> bool:
         """Whether the speed-up is below `factor` beyond doubt: the whole interval is, by more than 2 %."""

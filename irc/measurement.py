@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ from irc.calibration import (
 )
 from irc.coverage import Coverage
 from irc.errors import DataError, RunnerError, UsageError
-from irc.latency import LatencyComparison, batched, compare_latency
+from irc.ir import weight_bytes
+from irc.latency import SECONDS_PER_MODEL, LatencyComparison, batched, compare_latency
 from irc.ledger import Ledger
 from irc.pass_base import node_id
 from irc.runner import Opened, Runner
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 VERIFICATION_SAMPLES = 3
 LATENCY_SAMPLES = 4
+REOPENED_BYTES = 512 << 20
+"""Models above this size (512 MiB) are opened once to be timed; smaller ones twice, in both orders."""
 QUANTIZABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -175,16 +179,10 @@ class Measurement:
         if self._request.batch is not None:
             feeds = [batched(feed, self._request.batch) for feed in feeds]
         try:
-            with self._runner.open(self._path) as original, self._runner.open(file) as artifact:
-                return compare_latency(
-                    self._runner,
-                    original,
-                    artifact,
-                    feeds,
-                    batch=_batch_of(feeds[0]),
-                    threads=self._request.threads,
-                    seed=self._request.seed,
-                )
+            if weight_bytes(self._model) > REOPENED_BYTES:
+                return self._compared(file, feeds, 2 * SECONDS_PER_MODEL)
+            first = self._compared(file, feeds, SECONDS_PER_MODEL)
+            return first.joined(self._compared(file, feeds, SECONDS_PER_MODEL, artifact_first=True))
         except RunnerError as error:
             if self._request.batch is not None:
                 raise UsageError(
@@ -192,6 +190,24 @@ class Measurement:
                 ) from error
             self.notes.append(f"latency not measured: {error}")
             return None
+
+    def _compared(
+        self, file: Path, feeds: Sequence[Feed], seconds: float, *, artifact_first: bool = False
+    ) -> LatencyComparison:
+        """One measurement, in sessions of its own."""
+        with contextlib.ExitStack() as stack:
+            paths = (file, self._path) if artifact_first else (self._path, file)
+            opened = {path: stack.enter_context(self._runner.open(path)) for path in paths}
+            return compare_latency(
+                self._runner,
+                opened[self._path],
+                opened[file],
+                feeds,
+                seconds=seconds,
+                batch=_batch_of(feeds[0]),
+                threads=self._request.threads,
+                seed=self._request.seed,
+            )
 
     def coverage(self, target: Target, base: ir.Model, ledger: Ledger, file: Path) -> Coverage | None:
         """Which quantizable nodes of the float model the runtime executes as integers."""

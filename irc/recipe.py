@@ -27,9 +27,18 @@ from irc.pipeline import Step
 _ROUND = (
     "fold-constants",
     "fold-reshape-shape",
+    "unroll-loop",
+    "eliminate-unused-body-values",
     "eliminate-no-op-shape",
     "eliminate-no-op-arithmetic",
+    "eliminate-no-op-selection",
+    "eliminate-double-negation",
+    "eliminate-inverse-concat",
     "merge-casts",
+    "merge-slices",
+    "merge-concats",
+    "merge-pads",
+    "merge-arithmetic",
     "merge-reshaped-transposes",
     "merge-reshapes",
     "merge-transposes",
@@ -39,13 +48,28 @@ _ROUND = (
 )
 """What may open the way for one another."""
 _ROUNDS = 4
+_FUSIONS = (
+    "fuse-layer-normalization",
+    "fuse-rms-normalization",
+    "fuse-gelu",
+    "fuse-hard-swish",
+    "fuse-mish",
+    "fuse-attention",
+)
+"""Before `fold-affine`, which would take their constants away."""
 LOSSLESS = ",".join(
     (
         "eliminate-identity",
         "eliminate-dropout",
         *_ROUNDS * _ROUND,
+        *_FUSIONS,
         "fold-pad",
         "fold-batch-norm",
+        "fold-affine",
+        "fold-batch-norm",
+        "fuse-matmul-add",
+        "rewrite-with-onnxscript",
+        "merge-duplicate-initializers",
         "eliminate-dead-code",
     )
 )

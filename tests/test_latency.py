@@ -194,3 +194,14 @@ def test_batched_repeats_rows_and_keeps_scalars() -> None:
     assert found["x"].tolist() == [[0, 1], [2, 3], [4, 5], [0, 1]]
     assert found["flag"].shape == () and found["none"].shape == (0, 2)
     assert batched(feed, 2)["x"].tolist() == [[0, 1], [2, 3]]
+
+
+def test_two_measurements_are_one_whose_interval_spans_both() -> None:
+    """Of two equal sessions one may be slow for as long as it lives: measured in both orders, they come out equal."""
+    timing = Timing(2.0, 1.5, 3.0, 10)
+    slow = LatencyComparison(timing, Timing(4.0, 3.5, 5.0, 10), 0.5, 0.49, 0.51, 1, None)
+    fast = LatencyComparison(Timing(4.0, 3.5, 5.0, 6), timing, 2.0, 1.9, 2.1, 1, None)
+    both = slow.joined(fast)
+    assert slow.slower_than(1.0) and not both.slower_than(1.0)
+    assert (both.speedup, both.low, both.high) == (1.0, 0.49, 2.1)
+    assert both.original == Timing(3.0, 2.5, 4.0, 16) and both.artifact.runs == 20

@@ -116,12 +116,18 @@ def without_opaque_nodes(proto: onnx.ModelProto, *, element_type: int | None) ->
         if not opaque:
             continue
         declared = {info.name: info for info in (*graph.value_info, *graph.output)}
+        given = {info.name for info in graph.output} if graph is not proto.graph else set()
+        passed: list[onnx.NodeProto] = []
         for node in opaque:
             for name in node.output:
                 if not name:
                     continue
                 names.append(name)
-                info = proto.graph.input.add(name=name)
+                source = name
+                if name in given:  # a body must compute its outputs
+                    source = f"{name}.opaque"
+                    passed.append(onnx.helper.make_node("Identity", [source], [name]))
+                info = proto.graph.input.add(name=source)
                 if element_type is not None:
                     info.type.tensor_type.elem_type = element_type
                     info.type.tensor_type.shape.SetInParent()
@@ -129,7 +135,7 @@ def without_opaque_nodes(proto: onnx.ModelProto, *, element_type: int | None) ->
                     info.type.CopyFrom(declared[name].type)
         kept = [node for node in graph.node if not is_opaque(node, versions, functions)]
         del graph.node[:]
-        graph.node.extend(kept)
+        graph.node.extend([*passed, *kept])
     return names
 
 

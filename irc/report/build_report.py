@@ -29,12 +29,15 @@ class ModelFacts:
         size_bytes: Size of the file and its data file.
         nodes: Number of nodes, bodies of If, Loop and Scan included.
         opset: Version of the default operator set.
+        macs: Multiply-accumulates of one inference, as far as they can be counted, with assumed sizes of dynamic
+            dimensions (`irc inspect` names them).
     """
 
     name: str
     size_bytes: int
     nodes: int
     opset: int
+    macs: int = 0
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ from rich.text import Text
 from irc.ledger import PassRecord
 from irc.pass_base import MODEL_SITE
 from irc.report.build_report import BuildReport
-from irc.report.console import human_bytes
+from irc.report.console import human_bytes, human_count
 from irc.report.piped_console import PipedConsole
 
 MAX_REASONS = 3
@@ -71,6 +71,8 @@ def _table(report: BuildReport) -> Table:
         f"{after.size_bytes / before.size_bytes:.2f}x",
     )
     table.add_row("nodes", str(before.nodes), str(after.nodes), f"{after.nodes - before.nodes:+d}")
+    if before.macs:
+        table.add_row("MACs", human_count(before.macs), human_count(after.macs), f"{after.macs / before.macs:.2f}x")
     if report.latency is not None:
         fast = report.latency
         threads = f", {fast.threads} threads" if fast.threads else ""
@@ -115,7 +117,7 @@ def _record_lines(record: PassRecord, verbose: bool) -> Iterator[str]:
         counts.append(f"{len(record.undone)} undone")
     if record.rewritten or real or record.undone or verbose:
         seconds = f", {record.seconds:.2f} s" if verbose else ""
-        yield f"  {record.name:24s} {', '.join(counts)}{seconds}"
+        yield f"  {record.name:30s} {', '.join(counts)}{seconds}"
     if verbose:
         for kind, entries in (("rewritten", record.rewritten), ("skipped", record.skipped), ("undone", record.undone)):
             for entry in entries:

@@ -172,9 +172,14 @@ def _growth(fold: _Fold, tensors: dict[Slot, ir.TensorProtocol]) -> int:
             growth -= _mentioned(old) + (_unstored(old) if only_consumer(old, node) else 0)
     if only_consumer(affine.constant, affine.node):
         growth -= _unstored(affine.constant)
-    gone = affine.node.outputs[0] if not fold.behind else fold.host.last.outputs[0]
-    growth -= 4 + len(affine.node.op_type) + _mentioned(affine.constant) + 2 * _mentioned(gone)
-    return growth
+    output, between = affine.node.outputs[0], fold.host.last.outputs[0]
+    growth -= 4 + len(affine.node.op_type) + _mentioned(affine.constant)
+    if not fold.behind:
+        return growth - 2 * _mentioned(output)
+    if output.is_graph_output():  # the host takes over its name
+        return growth - 2 * _mentioned(between)
+    users = len(output.uses())
+    return growth - _mentioned(between) - _mentioned(output) + users * (_mentioned(between) - _mentioned(output))
 
 
 def _mentioned(value: ir.Value) -> int:

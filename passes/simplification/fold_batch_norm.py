@@ -66,7 +66,7 @@ class FoldBatchNorm(Pass):
         weight = constant_tensor(producer.inputs[1])
         assert weight is not None
         gamma, beta, mean, variance = (float64(value) for value in norm.inputs[1:5])  # each [C_out]
-        scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+        scale = gamma / np.sqrt(variance + _epsilon(norm))
         with np.errstate(over="ignore", invalid="ignore"):
             bias = ((bias_array(producer) - mean) * scale + beta).astype(weight.dtype.numpy())
         factor = along_output(scale, producer, weight)
@@ -112,7 +112,7 @@ def _why_not(norm: ir.Node, opset: int) -> str | None:
         return f"its statistics do not have one entry for each of the {channels} channels"
     if bias is not None and not is_per_channel(dims_of(constant_tensor(bias)), channels):  # type: ignore[arg-type]
         return "the bias of the Gemm before it differs from row to row"
-    variance = float64(norm.inputs[4]) + norm.attributes.get_float("epsilon", 1e-5)
+    variance = float64(norm.inputs[4]) + _epsilon(norm)
     if not (variance > 0).all():
         return "its variance plus epsilon is not positive in every channel"
     return None
@@ -124,3 +124,8 @@ def _rank(product: ir.Node) -> int | None:
         if value is not None and value.shape is not None:
             return len(value.shape)
     return None
+
+
+def _epsilon(norm: ir.Node) -> float:
+    """What is added to the variance: attributes are float32 numbers, the default too, which a double model shows."""
+    return float(np.float32(norm.attributes.get_float("epsilon", 1e-5)))

@@ -154,7 +154,7 @@ def _merged(inner: ir.Node, first: _Term, outer: ir.Node, second: _Term) -> _Mer
             found = _product(inner, a, outer, b)
             if dtype in _EXPONENT_BITS and not all(_moderate(array, dtype) for array in (a, b, found.array)):
                 return f"the constants, or what both make, are too large or small for {dtype.name}"
-    array = found.array.astype(dtype.numpy())
+        array = found.array.astype(dtype.numpy())
     if not np.isfinite(array.astype(np.float64)).all():
         return f"the constants make more than {dtype.name} holds"
     if not only_consumer(inner.outputs[0], outer):
@@ -165,7 +165,7 @@ def _merged(inner: ir.Node, first: _Term, outer: ir.Node, second: _Term) -> _Mer
 
 
 def _sum(inner: ir.Node, first: _Term, outer: ir.Node, second: _Term) -> _Merged:
-    """x and a constant, as a sum or a difference, for two of them in a row."""
+    """A value and a constant, as a sum or a difference, for two of them in a row."""
     a = -first.array if inner.op_type == "Sub" and first.forward else first.array
     b = -second.array if outer.op_type == "Sub" and second.forward else second.array
     total = a + b if second.forward else b - a
@@ -174,7 +174,7 @@ def _sum(inner: ir.Node, first: _Term, outer: ir.Node, second: _Term) -> _Merged
 
 
 def _product(inner: ir.Node, a: _Array, outer: ir.Node, b: _Array) -> _Merged:
-    """A multiple of x, or a part of it, for two of them in a row."""
+    """A multiple of a value, or a part of it, for two of them in a row."""
     if inner.op_type == outer.op_type:
         return _Merged(outer.op_type, np.asarray(a * b))
     return _Merged("Mul", np.asarray(a / b if outer.op_type == "Div" else b / a))

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from irc.ir import add_initializer, constant, only_consumer, replace_node
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
-from irc.passes.simplification.node_size import bytes_in_one, stored_bytes
+from irc.passes.simplification.node_size import bytes_in_one, integer_bytes, stored_bytes
 from irc.passes.simplification.scopes import STANDARD_DOMAINS
 from irc.passes.simplification.unused import remove_unused
 
@@ -90,7 +90,8 @@ def _merged(inner: ir.Node, outer: ir.Node, opset: int) -> list[int] | str:
         return "the output of the Pad before it has other users"
     pads = [a + b for a, b in zip(first, second, strict=True)]
     name = f"{node_id(outer)}.pads"
-    if opset >= _PADS_ARE_INPUTS_SINCE and stored_bytes(name, len(pads), 8) > bytes_in_one(inner, outer) - _kept(outer):
+    stored = stored_bytes(name, 1, integer_bytes(pads)) if opset >= _PADS_ARE_INPUTS_SINCE else 0
+    if stored > bytes_in_one(inner, outer) - _kept(outer):
         return "the pads to store are larger than what they replace"
     return pads
 

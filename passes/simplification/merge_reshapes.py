@@ -18,7 +18,7 @@ import onnx_ir as ir
 from irc.ir import add_initializer, constant, only_consumer, replace_node
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
 from irc.passes.simplification.dimensions import Dimensions, Dims
-from irc.passes.simplification.node_size import bytes_in_one, stored_bytes
+from irc.passes.simplification.node_size import bytes_in_one, integer_bytes, stored_bytes
 from irc.passes.simplification.pass_through import pass_through
 from irc.passes.simplification.reshaped_dimensions import REGROUPING, axes_of, numbers, regrouped, reshaped, target_of
 from irc.passes.simplification.unused import remove_unused
@@ -191,5 +191,5 @@ def _grows(inner: ir.Node, outer: ir.Node, merged: _Merged, opset: int) -> bool:
     """Whether the constant to store is larger than both operators are now without what stays of them."""
     if _holds(outer, merged) or (merged.op_type != "Reshape" and opset < 13):
         return False
-    stored = stored_bytes(_hint(outer, merged), len(merged.values), 8)
+    stored = stored_bytes(_hint(outer, merged), 1, integer_bytes(merged.values))
     return stored + len(merged.op_type or "") - len(outer.op_type) > bytes_in_one(inner, outer)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from irc.ir import add_initializer, constant, only_consumer, replace_node
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
 from irc.passes.simplification.dimensions import Dimensions
-from irc.passes.simplification.node_size import bytes_in_one, stored_bytes
+from irc.passes.simplification.node_size import bytes_in_one, integer_bytes, stored_bytes
 from irc.passes.simplification.slicing import BOUNDS_ARE_INPUTS_SINCE, Cut, both, cuts, is_slice
 from irc.passes.simplification.unused import remove_unused
 
@@ -93,8 +93,10 @@ def _merged(inner: ir.Node, outer: ir.Node, dims: Dimensions, opset: int) -> _Ve
         return vectors
     if any(cut.step != 1 for cut in merged.values()):
         vectors["steps"] = [merged[a].step for a in axes]
+    elif axes == list(range(len(axes))):
+        del vectors["axes"]
     # A constant that both have already counts as stored anew: it counts as freed, too.
-    stored = sum(stored_bytes(f"{node_id(outer)}.{name}", len(axes), 8) for name in vectors)
+    stored = sum(stored_bytes(f"{node_id(outer)}.{name}", 1, integer_bytes(vector)) for name, vector in vectors.items())
     if stored > bytes_in_one(inner, outer):
         return "the bounds to store are larger than what they replace"
     return vectors

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from irc.ir import constant_tensor
 
+MAX_COUNTED_ELEMENTS = 64
+NODE_WORTH = 32
+"""Bytes that a file may grow by for one node less; a build takes back what makes a whole model larger."""
 NAME_SUFFIX = 2
 """Room for the suffix that makes a name unique."""
 
@@ -20,6 +25,20 @@ def node_bytes(node: ir.Node) -> int:
     return total
 
 
+def integer_bytes(values: Iterable[int]) -> int:
+    """Bytes of small integers as `irc.ir.save` writes them: as many as each needs, or 8 each if that is less."""
+    numbers = list(values)
+    brief = sum(10 if n < 0 else max(1, -(-n.bit_length() // 7)) for n in numbers)
+    return min(brief, 8 * len(numbers))
+
+
+def content_bytes(tensor: ir.TensorProtocol) -> int:
+    """Bytes of the elements of a tensor in a file."""
+    if tensor.dtype == ir.DataType.INT64 and tensor.size <= MAX_COUNTED_ELEMENTS:
+        return integer_bytes(int(n) for n in tensor.numpy().flat)
+    return int(tensor.nbytes)
+
+
 def stored_bytes(name: str, elements: int, itemsize: int) -> int:
     """Bytes of a new initializer and of its mention in the input list of one node.
 
@@ -32,20 +51,18 @@ def stored_bytes(name: str, elements: int, itemsize: int) -> int:
 
 
 def bytes_in_one(inner: ir.Node, outer: ir.Node) -> int:
-    """Bytes that go when `outer` no longer needs `inner`, nor either of them its constants.
+    """Bytes that go when `outer` no longer needs `inner`, nor either of them its constants, and what a node is worth.
 
     Args:
         inner: Removed.
         outer: Loses the constants among its inputs, and their mention.
     """
-    node: int = ir.serde.serialize_node(inner).ByteSize()
-    annotation: int = ir.serde.serialize_value(inner.outputs[0]).ByteSize()
-    total = node + annotation
+    total = NODE_WORTH + node_bytes(inner)
     for value in outer.inputs:
         if constant_tensor(value) is not None and value is not None:
             total += len(value.name or "") + 2
     for value in dict.fromkeys((*inner.inputs, *outer.inputs)):
         tensor = constant_tensor(value)
         if value is not None and tensor is not None and all(use.node in (inner, outer) for use in value.uses()):
-            total += tensor.nbytes + len(value.name or "") + 10
+            total += content_bytes(tensor) + len(value.name or "") + 10
     return total

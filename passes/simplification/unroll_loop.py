@@ -130,7 +130,7 @@ def _is_foreign(value: ir.Value, body: ir.Graph) -> bool:
 def _is_known(element: ir.Value) -> bool:
     """Whether an empty tensor of such elements can be stored."""
     dtype, shape = element.dtype, element.shape
-    if dtype is None or shape is None or not isinstance(element.type, ir.TensorType):
+    if dtype is None or shape is None:
         return False
     return dtype != ir.DataType.STRING and dtype.bitwidth >= 8 and all(isinstance(d, int) for d in shape)
 

@@ -69,7 +69,9 @@ def test_a_normalized_copy_remembers_what_was_declared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.uint16])
 @pytest.mark.parametrize("values", [[0, 1, 300], [-1, 2], [-1, -1], []])
-def test_small_integers_are_written_in_as_few_bytes_as_they_need(dtype: type, values: list[int], tmp_path: Path) -> None:
+def test_small_integers_are_written_in_as_few_bytes_as_they_need(
+    dtype: type, values: list[int], tmp_path: Path
+) -> None:
     array = np.array(values).astype(dtype)
     code = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
     kind = onnx.TensorProto.DataType.Name(code).lower()

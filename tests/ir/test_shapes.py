@@ -12,7 +12,7 @@ from ir_graphs import branch_proto, linear_proto, model_proto
 from onnx import TensorProto, helper
 
 from irc.errors import ModelError
-from irc.ir import check, interface, load, normalize, refresh_shapes, save
+from irc.ir import check, interface, normalize, refresh_shapes, save
 from irc.ir.shapes import is_invented
 
 

@@ -110,6 +110,18 @@ def test_unknown_operators_in_the_graph_and_in_a_body_of_it_are_tolerated() -> N
     assert [node.op_type for node in model.graph.all_nodes()] == ["Mystery", "If", "Mystery", "Neg", "Abs"]
 
 
+def test_a_body_may_give_what_an_unknown_operator_makes() -> None:
+    model = normalize(
+        onnx.parser.parse_model(
+            """<ir_version: 8, opset_import: ["" : 17, "my" : 1]> g (bool c, float[2] x) => (float[2] y) { y = If (c) <
+            then_branch = t () => (float[2] p) { p = my.Mystery(x) }, else_branch = e () => (float[2] q) { q = Abs(x) }> }"""
+        )
+    )
+    check(model)
+    refresh_shapes(model)
+    check(model)
+
+
 def test_more_than_protobuf_can_hold() -> None:
     model = normalize(linear_proto())
     huge = ir.LazyTensor(lambda: ir.tensor([0.0]), dtype=ir.DataType.FLOAT, shape=ir.Shape([1 << 30]), name="huge")

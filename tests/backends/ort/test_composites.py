@@ -25,12 +25,14 @@ NODES = {
 }
 
 
-@pytest.mark.parametrize("opset", [7, 13, 14, 17, 18, 20, 21, 22, 23, 24])
-@pytest.mark.parametrize("key", NODES, ids=lambda key: "-".join(filter(None, key)))
+OPSETS = (7, 13, 14, 17, 18, 20, 21, 22, 23, 24)
+
+
+@pytest.mark.parametrize(
+    "key, opset", [(key, opset) for key, (since, _) in NODES.items() for opset in OPSETS if opset >= since]
+)
 def test_what_is_promised_runs(key: tuple[str, str], opset: int) -> None:
-    since, node = NODES[key]
-    if opset < since:
-        pytest.skip("the operator is newer")
+    node = NODES[key][1]
     for dtype, name in TYPES.items():
         if not OrtTarget().has_operator(key[0], opset, dtype, mode=key[1]):
             continue

@@ -145,7 +145,7 @@ def test_heads_must_be_split_off_the_last_axis() -> None:
         HEAD.format(USUAL)
         .replace("[n,3,8] q", "[6,2,8] q")
         .replace("[n,5,8]", "[4,3,8]")
-        .replace("[n,3,8] y", "[a,b,c] y")
+        .replace("[n,3,8] y", "[2,6,8] y")
     )
     weights = {**WEIGHTS, "heads": np.array([2, -1, 2, 4])}
     assert reasons(PASS, regrouped, weights, opset=23) == []

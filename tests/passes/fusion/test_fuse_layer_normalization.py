@@ -185,6 +185,8 @@ LOOKALIKES = {
     "mean minus data": SPELLINGS["usual"].replace("Sub(x, m)", "Sub(m, x)"),
     "cubed": SPELLINGS["usual"].replace("Pow(d, two)", "Pow(d, three)"),
     "squared is something else": SPELLINGS["usual"].replace("Pow(d, two)", "Pow(x, two)"),
+    "variance of other data": "z = Exp(x) o = ReduceMean(z, last) f = Sub(z, o) "
+    + SPELLINGS["usual"].replace("Pow(d, two)", "Pow(f, two)"),
     "product of two": SPELLINGS["usual"].replace("Pow(d, two)", "Mul(d, x)"),
     "another exponent": SPELLINGS["usual"].replace("Sqrt(e)", "Pow(e, wrong)"),
     "root where an inverse root belongs": SPELLINGS["usual"].replace("Div(d, s)", "Mul(d, s)"),

@@ -136,3 +136,9 @@ def test_works_in_bodies_and_leaves_other_domains() -> None:
 def test_from_input_to_output_an_identity_stays() -> None:
     model = parse("g (float[n,3] x) => (float[n,3] y) { y = Gather<axis=1>(x, i) }", i=np.arange(3))
     assert op_types(assert_exact_after(PASS, model, sizes=SIZES).model) == ["Identity"]
+
+
+def test_other_operators_with_such_a_constant_stay() -> None:
+    for op in ("Add", "Sub"):
+        model = parse(f"g (int64[3,3] x) => (int64[3,3] y) {{ a = {op}(x, i)  y = Neg(a) }}", i=np.arange(3))
+        assert assert_untouched(PASS, model) == {}

@@ -245,6 +245,15 @@ def test_what_is_not_affine_is_not_mentioned() -> None:
     assert assert_untouched(PASS, _model(PRODUCT, "h = MatMul(x, m)  y = Add(h, b)")) == {}
 
 
+def test_a_product_by_no_constant_matrix_has_no_bias_to_use() -> None:
+    computed = "float[2,5,3] x, float[3,4] v) => (float[2,5,4] y"
+    assert assert_untouched(PASS, _model(computed, "h = MatMul(x, v)  k = Add(h, b)  y = Mul(k, row4)")) == {}
+    stack = "float[2,5,3] x) => (float[2,5,4] y"
+    assert (
+        assert_untouched(PASS, _model(stack, "h = MatMul(x, stack)  k = Add(h, b)  y = Mul(k, row4)", **FURTHER)) == {}
+    )
+
+
 def test_an_unknown_window_is_no_reason_to_guess() -> None:
     source = 'h = Add(x, i)  y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(h, w)'
     model = _model("float[2,3,a,b] x) => (float[2,4,c,d] y", source.replace("i)", "one)"))
@@ -292,6 +301,18 @@ def test_a_shared_constant_stays_for_its_other_users() -> None:
     )
     outcome = assert_equal_after(PASS, model, rtol=RTOL)
     assert op_types(outcome.model) == ["Conv", "Tanh"] and "o" in outcome.model.graph.initializers
+
+
+@pytest.mark.parametrize("users", [1, 2, 5])
+@pytest.mark.parametrize(("first", "second"), [("h", "k"), ("h" * 40, "k"), ("h", "k" * 40)])
+def test_names_count(first: str, second: str, users: int) -> None:
+    """Whoever read the node that goes says the name of the other one from then on."""
+    outputs = ", ".join(f"float[2,4,4,4] y{i}" for i in range(users))
+    nodes = "  ".join(f"y{i} = Neg({second})" for i in range(users))
+    model = _model(f"float[2,3,6,6] x) => ({outputs}", f"{first} = Conv(x, w)  {second} = Mul({first}, one)  {nodes}")
+    outcome = assert_equal_after(PASS, model, rtol=RTOL)
+    assert size_on_disk(outcome.model) <= size_on_disk(model)
+    assert ("Mul" in op_types(outcome.model)) == (len(first) > 1 and users > 1)
 
 
 def test_max_bytes() -> None:
