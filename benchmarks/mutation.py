@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Do the tests of a pass notice when one of its checks is wrong?
 
-    python benchmarks/mutation.py [PASS ...] [--workers 2] [--json FILE]      # eliminate-identity, merge-casts, ...
+    python benchmarks/mutation.py [PASS[:MODULE] ...] [--workers 2] [--json FILE]      # merge-casts, fold-affine:affine, ...
 
 One check of the module of a pass is changed at a time: a condition negated, a `not` dropped, an `and` made an `or` or the
 other way round, one of several conditions left out. Then the tests of that pass run, in tests/passes: those in
-test_PASS.py and test_soundness_PASS.py. A change that no test notices is a survivor: a missing test, a check that
+test_PASS.py and test_soundness_PASS.py. PASS:MODULE changes a module beside that of the pass instead, with the tests of
+the pass: `fold-constants:known_shapes`. A change that no test notices is a survivor: a missing test, a check that
 nothing needs, or one that only saves time.
 
 Nothing is written into the project: the changed module is imported in its place in a child process.
@@ -58,17 +59,24 @@ class Mutant:
         return f"{self.line}: {self.kind}: {self.check}"
 
 
-def source_of(name: str) -> Path:
-    """The file of the module of a pass."""
+def module_of(name: str) -> str:
+    """The module of a pass, or the one beside it that PASS:MODULE names."""
     from irc import registry
 
+    name, _, beside = name.partition(":")
     module = registry.installed_passes()[name].target.partition(":")[0]
+    return f"{module.rpartition('.')[0]}.{beside}" if beside else module
+
+
+def source_of(name: str) -> Path:
+    """The file of the module that is changed."""
+    module = module_of(name)
     return ROOT / Path(*module.removeprefix("irc.").split(".")).with_suffix(".py")
 
 
 def tests_of(name: str) -> list[Path]:
     """The files of the tests of a pass."""
-    word = name.replace("-", "_")
+    word = name.partition(":")[0].replace("-", "_")
     found = sorted((ROOT / "tests" / "passes").rglob(f"test_{word}.py"))
     return found + sorted((ROOT / "tests" / "passes").rglob(f"test_soundness_{word}.py"))
 
@@ -192,10 +200,7 @@ def _preload() -> None:
 def _run_tests(name: str, text: str) -> int:
     import pytest
 
-    from irc import registry
-
-    target = registry.installed_passes()[name].target.partition(":")[0]
-    sys.meta_path.insert(0, _Replacement(target, source_of(name), text))
+    sys.meta_path.insert(0, _Replacement(module_of(name), source_of(name), text))
     os.chdir(ROOT)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))  # a rewrite without end is noticed soon
     out = io.StringIO()
@@ -240,7 +245,7 @@ def main() -> None:
     from irc import registry
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("passes", nargs="*", metavar="PASS", help="default: every simplification")
+    parser.add_argument("passes", nargs="*", metavar="PASS[:MODULE]", help="default: every simplification")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

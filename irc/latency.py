@@ -4,10 +4,11 @@ Machines are noisy and drift; a ratio of neighbours in time does not. Every roun
 alternating order. The latency of a model on one feed is the median of its runs; on several feeds, which may differ in
 size, the mean of these medians.
 
-The ratio of two models on one feed is the median of the ratios a / b of the rounds, over the quietest third of the rounds,
-those with the smallest a * b: other work on the machine slows one run by any factor, but leaves some rounds alone, and
-a * b favours neither model. Its interval is a bootstrap over blocks of neighbouring rounds, which keeps together what one
-disturbance has slowed down (Kuensch 1989, Annals of Statistics 17(3)).
+The ratio of two models on one feed is taken in blocks of twelve neighbouring rounds: the lower quartile of the runs of
+one model over that of the other, since other work on the machine slows single runs by any factor and leaves some alone,
+for either model. It is the median of the quieter half of the blocks, where both together are fast. Its interval is a
+bootstrap over groups of neighbouring blocks, which keeps together what one disturbance has slowed down (Kuensch 1989,
+Annals of Statistics 17(3)).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from irc.runner import Feed, Opened, Runner
 
 RESAMPLES = 1000
 BLOCKS = 40
-QUIET_SHARE = 1 / 3
-LEAST_ROUNDS = 8
-"""At least so many pairs of rounds are kept: the interval needs them."""
+BLOCK_ROUNDS = 12
+LEAST_BLOCKS = 8
+"""Blocks are smaller where there would be fewer: the interval needs them."""
+QUIET_QUANTILE = 0.25
+QUIET_SHARE = 0.5
 SECONDS_PER_MODEL = 3.0
 Times = npt.NDArray[np.float64]
 
@@ -73,7 +76,7 @@ class Ratio:
     """A ratio of latencies with its 95 % interval.
 
     Attributes:
-        value: Median ratio of the quietest rounds.
+        value: Median ratio of the blocks.
         low: Lower end.
         high: Upper end.
     """
@@ -108,7 +111,7 @@ class Measured:
         a, b = np.log(self._times[numerator]), np.log(self._times[denominator])
         # How much each feed counts: the geometric mean of both latencies, so that the inverse ratio is the inverse.
         weights = np.exp((np.median(a, axis=0) + np.median(b, axis=0)) / 2)
-        picked = [_quiet_ratios(a[:, feed], b[:, feed]) for feed in range(a.shape[1])]
+        picked = [_block_ratios(a[:, feed], b[:, feed]) for feed in range(a.shape[1])]
         value = _combined(np.array([[np.median(ratios)] for ratios in picked]), weights)[0]
         resampled = _combined(np.stack([self._resampled(ratios) for ratios in picked]), weights)
         low, high = np.quantile(resampled, [0.025, 0.975])
@@ -123,14 +126,16 @@ class Measured:
         return result
 
 
-def _quiet_ratios(a: Times, b: Times) -> Times:
-    """Logarithms of a / b on the quietest rounds, in order of time; a and b are logarithms, [rounds]."""
-    if len(a) <= 2 * LEAST_ROUNDS:
+def _block_ratios(a: Times, b: Times) -> Times:
+    """Logarithms of a / b, one per block of neighbouring rounds, in order of time; a and b are logarithms, [rounds]."""
+    size = min(BLOCK_ROUNDS, len(a) // LEAST_BLOCKS // 2 * 2)
+    if size < 2:
         return a - b
-    # Two rounds at a time, one in each order: who runs second finds the caches otherwise, and one order may look quieter.
-    a, b = (one[: len(one) // 2 * 2].reshape(-1, 2).mean(axis=1) for one in (a, b))
-    keep = max(math.ceil(QUIET_SHARE * len(a)), LEAST_ROUNDS)
-    quiet = np.sort(np.argsort(a + b, kind="stable")[:keep])
+    blocks = len(a) // size
+    # Half of the rounds in each order: who runs second finds the caches otherwise.
+    grouped = (one[: blocks * size].reshape(blocks, size // 2, 2) for one in (a, b))
+    a, b = (np.quantile(one, QUIET_QUANTILE, axis=1).mean(axis=1) for one in grouped)
+    quiet = np.sort(np.argsort(a + b, kind="stable")[: max(math.ceil(QUIET_SHARE * blocks), LEAST_BLOCKS)])
     result: Times = (a - b)[quiet]
     return result
 
