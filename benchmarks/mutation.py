@@ -27,10 +27,11 @@ import io
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,14 @@ class Mutant:
         kind: What was done to it.
         check: Its source.
         index: Which change of the module.
+        lines: Lines of the statement that it is in, as far as they run with it; none if it runs on import.
     """
 
     line: int
     kind: str
     check: str
     index: int
+    lines: frozenset[int]
 
     def __str__(self) -> str:
         return f"{self.line}: {self.kind}: {self.check}"
@@ -84,10 +87,29 @@ def tests_of(name: str) -> list[Path]:
 def mutants(source: str) -> list[Mutant]:
     """All changes of a module, in order of line."""
     tree = ast.parse(source)
+    spans = _spans(tree)
     return [
-        Mutant(node.lineno, kind, " ".join(ast.unparse(check).split())[:120], index)
+        Mutant(node.lineno, kind, " ".join(ast.unparse(check).split())[:120], index, _lines_of(node, spans))
         for index, (node, kind, check, _) in enumerate(_changes(tree))
     ]
+
+
+def _spans(tree: ast.AST) -> list[range]:
+    """The lines of the statements in functions, a compound one without its body, inner ones last."""
+    spans = []
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.stmt) and node is not function:
+                    body = getattr(node, "body", None)
+                    spans.append(range(node.lineno, (body[0].lineno if body else node.end_lineno or 0) + 1))
+    return spans
+
+
+def _lines_of(node: ast.AST, spans: list[range]) -> frozenset[int]:
+    line = node.lineno  # type: ignore[attr-defined]
+    around = [span for span in spans if line in span]
+    return frozenset(min(around, key=len)) if around else frozenset()
 
 
 def mutated(source: str, index: int) -> str:
@@ -157,25 +179,78 @@ class _Replacement(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._text, str(self._path), "exec"), module.__dict__)
 
 
-def survives(name: str, text: str) -> bool:
-    """Whether the tests of a pass succeed with a text as its module; in a forked process, so that nothing stays."""
+class _Tests:
+    """A pytest plugin: runs some of the tests, and tells which lines each reaches and which one fails."""
+
+    def __init__(self, pipe: int, source: Path, chosen: Sequence[str] | None) -> None:
+        self._pipe, self._source, self._chosen = pipe, str(source), chosen
+        self._lines: dict[str, list[int]] = {}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Only what is chosen, in that order."""
+        if self._chosen is not None:
+            found = {item.nodeid: item for item in items}
+            items[:] = [found[name] for name in self._chosen if name in found]
+
+    def pytest_runtest_call(self, item: Any) -> Any:
+        """Notes the lines, where all tests run."""
+        if self._chosen is not None:
+            yield
+            return
+        reached: set[int] = set()
+
+        def local(frame: Any, event: str, argument: Any) -> Any:
+            reached.add(frame.f_lineno)
+            return local
+
+        sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename == self._source else None)
+        yield
+        sys.settrace(None)
+        self._lines[item.nodeid] = sorted(reached)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Tells which test fails."""
+        if report.failed:
+            os.write(self._pipe, json.dumps(report.nodeid).encode())
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Tells the lines."""
+        if self._chosen is None and exitstatus == 0:
+            data = json.dumps(self._lines).encode()
+            while data:
+                data = data[os.write(self._pipe, data) :]
+
+
+def _outcome(name: str, text: str, chosen: Sequence[str] | None) -> tuple[bool, Any]:
+    """Whether tests succeed with a text as the module, and what they tell; in a forked process, so that nothing stays."""
     _preload()
+    told, tell = os.pipe()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        os._exit(_run_tests(name, text))
+        os.close(told)
+        os._exit(_run_tests(name, text, tell, chosen))
     with contextlib.suppress(OSError):
         os.setpgid(child, child)
+    os.close(tell)
     end = time.monotonic() + SECONDS
+    message, status = b"", None
     while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
+        if select.select([told], [], [], 0.02)[0]:
+            message += os.read(told, 1 << 16)
+        done, code = os.waitpid(child, os.WNOHANG)
         if done:
-            _kill_group(child)
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.02)
+            status = os.waitstatus_to_exitcode(code)
+            break
     _kill_group(child)
-    os.waitpid(child, 0)
-    return False
+    if status is None:
+        os.waitpid(child, 0)
+    while select.select([told], [], [], 0)[0] and (more := os.read(told, 1 << 16)):
+        message += more
+    os.close(told)
+    with contextlib.suppress(ValueError):
+        return status == 0, json.loads(message)
+    return status == 0, None
 
 
 def _kill_group(leader: int) -> None:
@@ -197,7 +272,7 @@ def _preload() -> None:
     assert not any(module.startswith("irc.passes.") for module in sys.modules), "passes are loaded already"
 
 
-def _run_tests(name: str, text: str) -> int:
+def _run_tests(name: str, text: str, pipe: int, chosen: Sequence[str] | None) -> int:
     import pytest
 
     sys.meta_path.insert(0, _Replacement(module_of(name), source_of(name), text))
@@ -209,7 +284,9 @@ def _run_tests(name: str, text: str) -> int:
     os.dup2(null, 2)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *map(str, tests_of(name))]
-        return int(pytest.main(arguments))
+        tests = _Tests(pipe, source_of(name), chosen)
+        type(tests).pytest_runtest_call = pytest.hookimpl(hookwrapper=True)(type(tests).pytest_runtest_call)
+        return int(pytest.main(arguments, plugins=[tests]))
 
 
 def survivors(name: str, *, only: str = "") -> tuple[int, list[Mutant]]:
@@ -225,12 +302,22 @@ def survivors(name: str, *, only: str = "") -> tuple[int, list[Mutant]]:
     source = source_of(name).read_text(encoding="utf-8")
     if not tests_of(name):
         raise ValueError(f"{name} has no tests of its own")
-    if not survives(name, ast.unparse(ast.parse(source))):
+    passed, lines = _outcome(name, source, None)
+    if not passed:
         raise ValueError(f"the tests of {name} fail without any change")
+    kills = collections.Counter[str]()
     tried = [mutant for mutant in mutants(source) if only in str(mutant)]
-    return len(tried), sorted(
-        (m for m in tried if survives(name, mutated(source, m.index))), key=lambda mutant: mutant.line
-    )
+    left = []
+    for mutant in tried:
+        # Those that noticed most come first; those that do not get there cannot notice.
+        chosen = [test for test, reached in lines.items() if not mutant.lines.isdisjoint(reached)]
+        chosen = sorted(chosen, key=lambda test: -kills[test]) if mutant.lines else list(lines)
+        passed, failed = _outcome(name, mutated(source, mutant.index), chosen) if chosen else (True, None)
+        if passed:
+            left.append(mutant)
+        elif isinstance(failed, str):
+            kills[failed] += 1
+    return len(tried), sorted(left, key=lambda mutant: mutant.line)
 
 
 def _examined(name: str) -> tuple[str, int, list[Mutant], str]:

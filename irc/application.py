@@ -60,7 +60,16 @@ class Applied:
 
 def count_nodes(model: ir.Model) -> int:
     """Number of nodes, those in bodies of If, Loop and Scan included."""
-    return sum(1 for _ in model.graph.all_nodes())
+    count, pending = 0, [model.graph]
+    while pending:
+        for node in pending.pop():
+            count += 1
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.GRAPH:
+                    pending.append(attribute.as_graph())
+                elif attribute.type == ir.AttributeType.GRAPHS:
+                    pending.extend(attribute.as_graphs())
+    return count
 
 
 def apply_pass(
@@ -71,6 +80,7 @@ def apply_pass(
     index: int = 0,
     permit: Permit = permit_all,
     limit: int | None = None,
+    nodes_before: int | None = None,
 ) -> Applied:
     """Applies the pass of a step to the model, in place.
 
@@ -82,12 +92,14 @@ def apply_pass(
         permit: Asked before every rewrite.
         limit: Rewrite at most this many sites, those counted that `permit` refuses, so that what is refused early does
             not open the door to what comes late; None means all.
+        nodes_before: Number of nodes of the model, where it is known.
 
     Raises:
         PassFailed: If the pass raised; the model is then half-changed and the caller restores it.
     """
     pass_ = step.pass_
-    record = PassRecord(pass_.name, step.text, pass_.contract.value, nodes_before=count_nodes(model))
+    before = count_nodes(model) if nodes_before is None else nodes_before
+    record = PassRecord(pass_.name, step.text, pass_.contract.value, nodes_before=before)
     applied = Applied(record)
     occurrences: collections.Counter[str] = collections.Counter()
     offered: set[SiteKey] = set()
@@ -132,7 +144,7 @@ def apply_pass(
     record.skipped = [
         entry for site, entry in {**skipped, **refused}.items() if site not in occurrences or site in refused
     ]
-    record.nodes_after = count_nodes(model)
+    record.nodes_after = count_nodes(model) if applied.keys else before
     return applied
 
 

@@ -219,6 +219,7 @@ class PassManager:
         trial = _Trial(snapshot(start))
         ran: list[tuple[Step, int]] = []  # with the number of rewrites made until it was done
         offered: collections.Counter[str] = collections.Counter()
+        nodes = count_nodes(start)
 
         def permit(key: SiteKey) -> str | None:
             if (reason := denied.get(key)) is not None or only is None or key in only:
@@ -230,15 +231,16 @@ class PassManager:
             whole = SiteKey(index, MODEL_SITE)
             name, made = step.pass_.name, len(trial.keys)
             if whole in denied:
-                one = _left_out(step, trial.model, whole, denied[whole])
+                one = _left_out(step, nodes, whole, denied[whole])
             elif any(done == made and _same_step(earlier, step) for earlier, done in ran):
-                one = _unchanged(step, trial.model)
+                one = _unchanged(step, nodes)
             else:
                 limit = self._limits.get(name) if only is None else None
                 left = None if limit is None else max(0, limit - offered[name])
-                one = apply_pass(step, trial.model, ctx, index=index, permit=permit, limit=left)
+                one = apply_pass(step, trial.model, ctx, index=index, permit=permit, limit=left, nodes_before=nodes)
                 offered[name] += one.offered
                 ran.append((step, made + len(one.keys)))
+            nodes = one.record.nodes_after
             trial.applied.append(one)
             if dump and self._after_pass is not None:
                 self._after_pass(index, step, trial.model)
@@ -266,17 +268,16 @@ def _same_step(a: Step, b: Step) -> bool:
     return a.pass_ == b.pass_ and a.selection == b.selection
 
 
-def _unchanged(step: Step, model: ir.Model) -> Applied:
+def _unchanged(step: Step, nodes: int) -> Applied:
     """What applying a pass gives that ran before on the same model."""
-    nodes = count_nodes(model)
     return Applied(
         PassRecord(step.pass_.name, step.text, step.pass_.contract.value, nodes_before=nodes, nodes_after=nodes)
     )
 
 
-def _left_out(step: Step, model: ir.Model, key: SiteKey, reason: str) -> Applied:
+def _left_out(step: Step, nodes: int, key: SiteKey, reason: str) -> Applied:
     """What applying a pass gives that is not to run at all."""
-    nodes, entry = count_nodes(model), Entry(MODEL_SITE, "", reason)
+    entry = Entry(MODEL_SITE, "", reason)
     record = PassRecord(step.pass_.name, step.text, step.pass_.contract.value, nodes_before=nodes, nodes_after=nodes)
     record.skipped.append(entry)
     return Applied(record, refused={key: entry})

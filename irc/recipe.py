@@ -68,7 +68,6 @@ LOSSLESS = ",".join(
         "fold-affine",
         "fold-batch-norm",
         "fuse-matmul-add",
-        "rewrite-with-onnxscript",
         "merge-duplicate-initializers",
         "eliminate-dead-code",
     )

@@ -97,7 +97,7 @@ class Selection:
 
     def require_matches(self, model: ir.Model) -> None:
         """Raises UsageError for a selector that matches no node of the model: a typo would be a silent no-op."""
-        nodes = list(model.graph.all_nodes())
+        nodes = list(model.graph.all_nodes()) if self else []
         for selector in (*self.include, *self.exclude):
             if not any(selector.matches(node) for node in nodes):
                 raise UsageError(f"selector {selector} matches none of the {len(nodes)} nodes{_hint(selector, nodes)}")

@@ -15,7 +15,7 @@ from irc.ir.origin import provenance
 from irc.ir.shapes import is_invented
 from irc.ir.stripped import graphs_of, is_opaque
 
-_BRIEF = {
+_BRIEF: dict[int, str] = {
     onnx.TensorProto.INT64: "<i8",
     onnx.TensorProto.INT32: "<i4",
     onnx.TensorProto.INT16: "<i2",

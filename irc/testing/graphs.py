@@ -3,7 +3,7 @@
 They hold what breaks rewrites: values used several times, graph outputs that are also used inside, weights shared by
 nodes and by bodies, weights that callers may override, missing optional inputs, dead ends, bodies of If, Loop and Scan
 that capture values, operators of foreign domains, weights in data files, symbolic sizes, five element types, and the
-opsets 13 to 21.
+opsets 13 to 23.
 """
 
 from __future__ import annotations

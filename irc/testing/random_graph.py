@@ -43,7 +43,7 @@ class Limits:
 
     Attributes:
         steps: Largest number of steps in the main graph; a step is one to six nodes.
-        opsets: First and last version of the default domain.
+        opsets: First and last version of the default domain; every third model is of the last.
         dtypes: Types of floats, of which a model computes in one.
         bodies: Whether there are If, Loop and Scan.
         depth: How deep bodies may be nested.
@@ -56,7 +56,7 @@ class Limits:
     """
 
     steps: int = 10
-    opsets: tuple[int, int] = (13, 21)
+    opsets: tuple[int, int] = (13, 23)
     dtypes: tuple[str, ...] = FLOATS
     bodies: bool = True
     depth: int = 2
@@ -229,7 +229,7 @@ def build_model(choices: Choices, limits: Limits) -> ir.Model:
     """A random model as an exporter might have written it."""
     from irc.testing.random_steps import random_step
 
-    opset = choices.integer(*limits.opsets)
+    opset = limits.opsets[1] if choices.integer(1, 3) == 3 else choices.integer(*limits.opsets)
     graph = GraphBuilder(choices, limits, opset, choices.pick(limits.dtypes))
     inputs = _inputs(graph)
     graph.scope += inputs
@@ -249,7 +249,7 @@ def build_model(choices: Choices, limits: Limits) -> ir.Model:
     proto = helper.make_model(
         graph.proto(inputs, outputs),
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)],
-        ir_version=10 if opset > 20 else 9 if opset > 18 else 8,
+        ir_version=11 if opset > 22 else 10 if opset > 20 else 9 if opset > 18 else 8,
     )
     if limits.unknown_operators:
         proto.opset_import.append(helper.make_opsetid("unknown", 1))

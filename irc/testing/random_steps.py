@@ -2,7 +2,8 @@
 
 They are the shapes that simplifications look for, right and nearly right: no-ops, chains, repetitions, foldable
 weights; layers in `irc.testing.random_layers`, moved and reshaped values in `irc.testing.random_movement`, bodies in
-`irc.testing.random_bodies`.
+`irc.testing.random_bodies`; and, one time of three, whole patterns of `irc.testing.random_chains`,
+`irc.testing.random_affine` and `irc.testing.random_fusions`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from irc.testing.random_affine import AFFINE
+from irc.testing.random_chains import CHAINS
+from irc.testing.random_fusions import FUSIONS
 from irc.testing.random_graph import FLOATS, TYPES, GraphBuilder, Shape, Step, Value
 from irc.testing.random_layers import LAYERS
 from irc.testing.random_movement import MOVEMENT
 
+PATTERNS = (*CHAINS, *AFFINE, *FUSIONS)
+"""What a pass looks for, written out, or something much like it."""
 SMOOTH = ("Relu", "Tanh", "Sigmoid", "Neg", "Abs", "Softplus", "LeakyRelu", "Elu", "HardSigmoid", "Erf")
 EVERY_FLOAT = 5
 """ONNX Runtime has the first so many in double precision as well."""
@@ -24,6 +30,9 @@ def random_step(graph: GraphBuilder) -> None:
     """Adds the nodes of one step."""
     from irc.testing.random_bodies import BODIES
 
+    if graph.chance(3):
+        graph.choices.pick(PATTERNS)(graph)
+        return
     options = (*STEPS, *BODIES, *BODIES) if graph.limits.bodies and graph.depth < graph.limits.depth else STEPS
     graph.choices.pick(options)(graph)
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from irc.ir import add_initializer, constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
-from irc.passes.simplification.dimensions import MAX_DEPTH, MAX_ELEMENTS, Dim, Dimensions, is_number
+from irc.passes.simplification.dimensions import MAX_DEPTH, MAX_ELEMENTS, Dim, Dimensions
 from irc.passes.simplification.scopes import STANDARD_DOMAINS
 from irc.passes.simplification.unused import remove_unused
 
@@ -103,8 +103,8 @@ def _target(elements: Sequence[_Element], node: ir.Node, dims: Dimensions) -> li
     target: list[int] = []
     invented = False
     for axis, element in enumerate(elements):
-        if element is not None and is_number(element):
-            target.append(int(element))  # type: ignore[call-overload]
+        if isinstance(element, int):
+            target.append(element)
         elif element is not None and copies and before is not None and axis < len(before) and before[axis] == element:
             target.append(0)
         else:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from irc.errors import ModelError
 from irc.ir import refresh_shapes
+from irc.ir.shapes import is_invented
 from irc.pass_base import Context, Contract, ModelPass, Site, Skip
 
 _Annotation = tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]
@@ -53,4 +54,25 @@ def _annotations(model: ir.Model) -> list[_Annotation]:
 
 
 def _changed(before: list[_Annotation]) -> bool:
-    return any(value.type != type_ or value.shape != shape for value, type_, shape in before)
+    """Whether more is known, or less; that equal unknown dimensions have another symbol than before is no change."""
+    renamed: dict[object, object] = {}
+    names: dict[object, object] = {}
+    for value, type_, shape in before:
+        if value.type != type_:
+            return True
+        was, now = _dims(shape), _dims(value.shape)
+        if was is None or now is None or len(was) != len(now):
+            if was != now:
+                return True
+            continue
+        for old, new in zip(was, now, strict=True):
+            if is_invented(old) and is_invented(new):
+                if renamed.setdefault(old, new) != new or names.setdefault(new, old) != old:
+                    return True
+            elif old != new:
+                return True
+    return False
+
+
+def _dims(shape: ir.Shape | None) -> list[int | str | None] | None:
+    return None if shape is None else [d if isinstance(d, int) else d.value for d in shape]
