@@ -9,7 +9,7 @@ test_PASS.py and test_soundness_PASS.py. PASS:MODULE changes a module beside tha
 the pass: `fold-constants:known_shapes`. A change that no test notices is a survivor: a missing test, a check that
 nothing needs, or one that only saves time.
 
-Nothing is written into the project: the changed module is imported in its place in a child process.
+Nothing is written into the project: each change has a child process, in which functions get other code.
 """
 
 from __future__ import annotations
@@ -21,17 +21,15 @@ import concurrent.futures
 import contextlib
 import copy
 import dataclasses
-import importlib.abc
-import importlib.util
 import io
 import json
 import os
 import resource
-import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,129 +162,117 @@ def _item_setter(items: list[Any], place: int, value: Any) -> Any:
     return lambda: items.__setitem__(place, value)
 
 
-class _Replacement(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports one module from a text."""
+class _Session:
+    """A pytest plugin: runs all tests, noting which lines each reaches, and then for each change those that reach it.
 
-    def __init__(self, name: str, path: Path, text: str) -> None:
-        self._name, self._path, self._text = name, path, text
+    Each change has a forked process, in which the functions get their new code, so that nothing is imported twice.
+    """
 
-    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        """The spec of the one module."""
-        return importlib.util.spec_from_loader(name, self, origin=str(self._path)) if name == self._name else None
+    def __init__(self, name: str, only: str) -> None:
+        self._name, self._only = name, only
+        self.told: tuple[int, list[Mutant]] | None = None
 
-    def exec_module(self, module: Any) -> None:
-        """Runs the text as the module."""
-        exec(compile(self._text, str(self._path), "exec"), module.__dict__)
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """Runs the tests without a change, then with each."""
+        path = source_of(self._name)
+        source = path.read_text(encoding="utf-8")
+        following = [*session.items[1:], None]
+        lines = {item: _reached(item, other, str(path)) for item, other in zip(session.items, following, strict=True)}
+        if session.testsfailed:
+            return True
+        kills = collections.Counter[Any]()
+        tried = [mutant for mutant in mutants(source) if self._only in str(mutant)]
+        left = []
+        for mutant in tried:
+            chosen = [item for item in session.items if not mutant.lines or not mutant.lines.isdisjoint(lines[item])]
+            # Those that noticed most come first; those that do not get there cannot notice.
+            chosen.sort(key=lambda item: -kills[item])
+            failed = self._first_to_fail(session, mutant, source, chosen)
+            if failed is None:
+                left.append(mutant)
+            elif failed >= 0:
+                kills[chosen[failed]] += 1
+        self.told = len(tried), sorted(left, key=lambda mutant: mutant.line)
+        return True
+
+    def _first_to_fail(self, session: Any, mutant: Mutant, source: str, chosen: list[Any]) -> int | None:
+        """Index of the first test that fails, -1 if no test can tell any more, None if all succeed."""
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(told)
+            os.setpgid(0, 0)
+            try:
+                resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))  # a rewrite without end shows soon
+                _install(module_of(self._name), mutated(source, mutant.index), str(source_of(self._name)))
+                for index, item in enumerate(chosen):
+                    _run(item, chosen[index + 1] if index + 1 < len(chosen) else None)
+                    if session.testsfailed:
+                        os.write(tell, str(index).encode())
+                        os._exit(1)
+                os._exit(0)
+            finally:
+                os._exit(2)
+        os.close(tell)
+        with contextlib.suppress(OSError):
+            os.setpgid(child, child)
+        end, status = time.monotonic() + SECONDS, None
+        while status is None and time.monotonic() < end:
+            done, code = os.waitpid(child, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(code) if done else None
+            time.sleep(0.005)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
+        if status is None:
+            os.waitpid(child, 0)
+        if status not in (0, 1):  # it may have ended in the middle of talking to the runtime process
+            sys.modules["irc.testing.conformance"].shared_runner.cache_clear()
+        with os.fdopen(told) as pipe:
+            index = pipe.read()
+        return None if status == 0 else int(index or -1)
 
 
-class _Tests:
-    """A pytest plugin: runs some of the tests, and tells which lines each reaches and which one fails."""
+def _reached(item: Any, following: Any, path: str) -> set[int]:
+    """The lines of a file that run with a test."""
+    reached: set[int] = set()
 
-    def __init__(self, pipe: int, source: Path, chosen: Sequence[str] | None) -> None:
-        self._pipe, self._source, self._chosen = pipe, str(source), chosen
-        self._lines: dict[str, list[int]] = {}
+    def local(frame: Any, event: str, argument: Any) -> Any:
+        reached.add(frame.f_lineno)
+        return local
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """Only what is chosen, in that order."""
-        if self._chosen is not None:
-            found = {item.nodeid: item for item in items}
-            items[:] = [found[name] for name in self._chosen if name in found]
-
-    def pytest_runtest_call(self, item: Any) -> Any:
-        """Notes the lines, where all tests run."""
-        if self._chosen is not None:
-            yield
-            return
-        reached: set[int] = set()
-
-        def local(frame: Any, event: str, argument: Any) -> Any:
-            reached.add(frame.f_lineno)
-            return local
-
-        sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename == self._source else None)
-        yield
+    sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename == path else None)
+    try:
+        _run(item, following)
+    finally:
         sys.settrace(None)
-        self._lines[item.nodeid] = sorted(reached)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Tells which test fails."""
-        if report.failed:
-            os.write(self._pipe, json.dumps(report.nodeid).encode())
-
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Tells the lines."""
-        if self._chosen is None and exitstatus == 0:
-            data = json.dumps(self._lines).encode()
-            while data:
-                data = data[os.write(self._pipe, data) :]
+    return reached
 
 
-def _outcome(name: str, text: str, chosen: Sequence[str] | None) -> tuple[bool, Any]:
-    """Whether tests succeed with a text as the module, and what they tell; in a forked process, so that nothing stays."""
-    _preload()
-    told, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        os.close(told)
-        os._exit(_run_tests(name, text, tell, chosen))
-    with contextlib.suppress(OSError):
-        os.setpgid(child, child)
-    os.close(tell)
-    end = time.monotonic() + SECONDS
-    message, status = b"", None
-    while time.monotonic() < end:
-        if select.select([told], [], [], 0.02)[0]:
-            message += os.read(told, 1 << 16)
-        done, code = os.waitpid(child, os.WNOHANG)
-        if done:
-            status = os.waitstatus_to_exitcode(code)
-            break
-    _kill_group(child)
-    if status is None:
-        os.waitpid(child, 0)
-    while select.select([told], [], [], 0)[0] and (more := os.read(told, 1 << 16)):
-        message += more
-    os.close(told)
-    with contextlib.suppress(ValueError):
-        return status == 0, json.loads(message)
-    return status == 0, None
+def _run(item: Any, following: Any) -> None:
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
-def _kill_group(leader: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+def _install(module_name: str, text: str, path: str) -> None:
+    """Gives the functions of a module, and those of its classes, the code they have in a text."""
+    module = sys.modules[module_name]
+    # dataclasses look their module up, and what runs on import is only seen by what is in this one.
+    changed = types.ModuleType(module_name)
+    changed.__dict__.update({key: value for key, value in module.__dict__.items() if key.startswith("__")})
+    exec(compile(text, path, "exec"), changed.__dict__)
+    _adopt(module, changed, module_name)
 
 
-def _preload() -> None:
-    """Imports what takes long and is not under test, once."""
-    import onnx
-    import onnx.reference
-    import onnx_ir
-    import onnxruntime
-    import pytest
-
-    import irc.testing.graphs
-
-    assert onnx and onnx_ir and onnxruntime and pytest and irc
-    assert not any(module.startswith("irc.passes.") for module in sys.modules), "passes are loaded already"
-
-
-def _run_tests(name: str, text: str, pipe: int, chosen: Sequence[str] | None) -> int:
-    import pytest
-
-    sys.meta_path.insert(0, _Replacement(module_of(name), source_of(name), text))
-    os.chdir(ROOT)
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))  # a rewrite without end is noticed soon
-    out = io.StringIO()
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *map(str, tests_of(name))]
-        tests = _Tests(pipe, source_of(name), chosen)
-        type(tests).pytest_runtest_call = pytest.hookimpl(hookwrapper=True)(type(tests).pytest_runtest_call)
-        return int(pytest.main(arguments, plugins=[tests]))
+def _adopt(old: Any, new: Any, module_name: str) -> None:
+    for key, value in list(vars(new).items()):
+        if getattr(value, "__module__", None) != module_name or key not in vars(old):
+            continue
+        mine = vars(old)[key]
+        if isinstance(value, type):
+            _adopt(mine, value, module_name)
+        value, mine = (getattr(f, "__func__", getattr(f, "fget", None) or f) for f in (value, mine))
+        if isinstance(value, types.FunctionType) and isinstance(mine, types.FunctionType):
+            if value.__code__.co_filename == mine.__code__.co_filename:
+                mine.__code__ = value.__code__
 
 
 def survivors(name: str, *, only: str = "") -> tuple[int, list[Mutant]]:
@@ -299,25 +285,19 @@ def survivors(name: str, *, only: str = "") -> tuple[int, list[Mutant]]:
     Raises:
         ValueError: If the tests fail as it is.
     """
-    source = source_of(name).read_text(encoding="utf-8")
+    import pytest
+
     if not tests_of(name):
         raise ValueError(f"{name} has no tests of its own")
-    passed, lines = _outcome(name, source, None)
-    if not passed:
+    os.chdir(ROOT)
+    session = _Session(name, only)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", *map(str, tests_of(name))]
+        pytest.main(arguments, plugins=[session])
+    if session.told is None:
         raise ValueError(f"the tests of {name} fail without any change")
-    kills = collections.Counter[str]()
-    tried = [mutant for mutant in mutants(source) if only in str(mutant)]
-    left = []
-    for mutant in tried:
-        # Those that noticed most come first; those that do not get there cannot notice.
-        chosen = [test for test, reached in lines.items() if not mutant.lines.isdisjoint(reached)]
-        chosen = sorted(chosen, key=lambda test: -kills[test]) if mutant.lines else list(lines)
-        passed, failed = _outcome(name, mutated(source, mutant.index), chosen) if chosen else (True, None)
-        if passed:
-            left.append(mutant)
-        elif isinstance(failed, str):
-            kills[failed] += 1
-    return len(tried), sorted(left, key=lambda mutant: mutant.line)
+    return session.told
 
 
 def _examined(name: str) -> tuple[str, int, list[Mutant], str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from irc.testing.random_graph import GraphBuilder, Step, Value
 from irc.testing.random_patterns import Pattern, whole
 
@@ -125,8 +127,9 @@ def _padded_window(graph: GraphBuilder) -> None:
     padded = (batch, channels, height + 2, width + 2)
     value = pattern.node("Pad", inputs, padded, exact=True, mode=mode)
     kind = pattern.either("Conv", "MaxPool", "AveragePool")
-    window = {"kernel_shape": [3, 3], "pads": [pattern.either(0, 1)] * 4}
-    grown = 2 * window["pads"][0]
+    own = pattern.either(0, 1)
+    window: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [own] * 4}
+    grown = 2 * own
     shape = (batch, channels, height + grown, width + grown)
     if kind == "Conv":
         weight = graph.weight((channels, channels, 3, 3), dtype="float32", kind="normal")
@@ -138,4 +141,4 @@ def _padded_window(graph: GraphBuilder) -> None:
         pattern.node("AveragePool", [value], shape, last=True, count_include_pad=counted, **window)
 
 
-AFFINE: tuple[Step, ...] = (_host, _host, _host, _host, _row, _row, _padded_window)
+AFFINE: tuple[Step, ...] = (_host, _host, _host, _host, _row, _padded_window, _padded_window)

@@ -209,9 +209,9 @@ def _reshaped_transpose(graph: GraphBuilder) -> None:
     if len(sizes) == 3:
         batch, a, b = sizes
         joined: Shape = (batch, a * b) if isinstance(a, int) and isinstance(b, int) else ()
-        turned, end = joined[::-1], (a, b, batch)
-        first, last = [0, -1], [a, b, -1]
-        perm = [1, 0]
+        turned: Shape = joined[::-1]
+        end: Shape = (a, b, batch)
+        first, last, perm = [0, -1], [a, b, -1], [1, 0]
     else:
         batch, a, b, c = sizes
         assert isinstance(a, int) and isinstance(b, int) and isinstance(c, int)
@@ -241,6 +241,7 @@ def _double_negation(graph: GraphBuilder) -> None:
 CHAINS: tuple[Step, ...] = (
     _slices,
     _concats,
+    _pads,
     _pads,
     _taken_apart,
     _taken_apart,

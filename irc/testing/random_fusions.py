@@ -209,7 +209,7 @@ def _affine_product(graph: GraphBuilder) -> None:
 
 FUSIONS: tuple[Step, ...] = (
     *(_normalization, _normalization, _normalization, _normalization),
-    *(_gelu, _gelu),
+    *(_gelu, _gelu, _gelu),
     _hard_swish,
     _mish,
     *(_attention, _attention, _attention, _attention),

@@ -62,7 +62,9 @@ class Pattern:
         hide = self._hidden and not last
         return self.graph.add(op_type, inputs, [face], exact=exact, hide=hide, **attributes)[0]
 
-    def joined(self, op_type: str, one: Value, other: Value, shape: Shape | None = None, *, last: bool = False) -> Value:
+    def joined(
+        self, op_type: str, one: Value, other: Value, shape: Shape | None = None, *, last: bool = False
+    ) -> Value:
         """A sum or product, its operands in either order; by default of the shape of the first."""
         operands = self.either((one, other), (other, one))
         return self.node(op_type, operands, one.shape if shape is None else shape, last=last)

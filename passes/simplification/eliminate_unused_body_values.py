@@ -14,9 +14,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
-from irc.ir import can_replace, module_metadata, replace_value
+from irc.ir import add_initializer, can_replace, module_metadata, replace_value
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.simplification.body_needs import BodyNeeds
 from irc.passes.simplification.repeated_body import RepeatedBody, repeated_body
@@ -90,6 +91,9 @@ class EliminateUnusedBodyValues(Pass):
             released += freed
             _shrink_attributes(attributes, repeated, plan)
         if len(plan.outputs) < len(node.outputs):
+            if node.op_type == "Loop" and len(inputs) == 2 and inputs[1] is None:
+                # Files leave out missing inputs at the end, and a Loop must have two.
+                inputs[1] = add_initializer(node.graph, "always", np.array(True))
             _replace(node, inputs, attributes, [i for i in range(len(node.outputs)) if i not in plan.outputs])
         else:
             node.graph.remove(node, safe=True)

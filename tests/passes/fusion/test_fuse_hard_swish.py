@@ -1,4 +1,4 @@
-"""fuse-hard-swish and fuse-mish: every order of writing them, and what only looks like them."""
+"""fuse-hard-swish: every order of writing them, and what only looks like them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from fusion_kit import PlainTarget, constants, reasons
 from pass_kit import apply, op_types, parse
 
-from irc.passes.fusion import FuseHardSwish, FuseMish
+from irc.passes.fusion import FuseHardSwish
 from irc.testing import assert_conforms, assert_rewrites
 
 PASS = FuseHardSwish()
@@ -103,33 +103,3 @@ def test_hard_swish_needs_the_opset_and_the_target() -> None:
     assert "plain has no" in reasons(PASS, HEAD.format(nodes), constants(nodes), opset=14, target=PlainTarget())[0]
     text = "g (double[n,4] x) => (double[n,4] y) {{ {} }}"
     assert "of DOUBLE" in reasons(PASS, text.format(nodes), constants(nodes, np.float64), opset=14)[0]
-
-
-MISH = "s = Softplus(x) t = Tanh(s) y = Mul(x, t)"
-
-
-@pytest.mark.parametrize("nodes", [MISH, MISH.replace("(x, t)", "(t, x)")])
-def test_mish(nodes: str) -> None:
-    assert_rewrites(FuseMish(), HEAD.format(nodes), HEAD.format("y = Mish(x)"), opset=18)
-
-
-@pytest.mark.parametrize(
-    "nodes",
-    [
-        MISH.replace("(x, t)", "(s, t)"),
-        MISH.replace("Tanh", "Sigmoid"),
-        MISH.replace("Softplus", "Relu"),
-        MISH.replace("Mul", "Add"),
-        "z = Neg(x) " + MISH.replace("(x)", "(z)").replace("Neg(z)", "Neg(x)"),
-    ],
-)
-def test_not_mish(nodes: str) -> None:
-    assert reasons(FuseMish(), HEAD.format(nodes), {}, opset=18) == []
-
-
-def test_mish_needs_the_opset_and_the_target_and_what_is_inside() -> None:
-    assert reasons(FuseMish(), HEAD.format(MISH), {}, opset=17) == ["opset 17 has no such Mish; it came with 18"]
-    assert "plain has no Mish" in reasons(FuseMish(), HEAD.format(MISH), {}, opset=18, target=PlainTarget())[0]
-    for value in "st":
-        text = HEAD.format(f"{MISH} z = Neg({value})").replace("float[n,4] y)", "float[n,4] y, float[n,4] z)")
-        assert "other users" in reasons(FuseMish(), text, {}, opset=18)[0]

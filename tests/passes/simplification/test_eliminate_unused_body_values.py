@@ -71,6 +71,12 @@ REWRITES = {
         body = l (int64 i, bool go, float[2] s) => (bool on, float[2] s, float[2] p) { on = Identity(go)  p = Neg(s) }>  u = Neg(y) }""",
         "g (float[2] x) => (float[2] u) { u = Neg(x) }",
     ),
+    "Loop, all that is carried, without a condition": (
+        """g (float[2] x, float[2] v) => (float[r,2] b) { y, b = Loop (n, , v) <
+        body = l (int64 i, bool go, float[2] s) => (bool on, float[2] t, float[2] p) { on = Identity(go)  t = Exp(s)  p = Mul(x, w) }> }""",
+        """g (float[2] x, float[2] v) => (float[r,2] b) { b = Loop (n, always) <
+        body = l (int64 i, bool go) => (bool on, float[2] p) { on = Identity(go)  p = Mul(x, w) }> }""",
+    ),
     "Loop, used in a body of its body": (
         """g (bool c, float[2] x, float[2] v) => (float[2] y) { y, z = Loop (n, yes, x, v) <
         body = l (int64 i, bool go, float[2] s, float[2] k) => (bool on, float[2] t, float[2] k) { on = Identity(go)
