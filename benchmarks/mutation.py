@@ -36,6 +36,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 300
 CPU_SECONDS = 25
+TRACED_SECONDS = 0.3
+MOST_LINES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +188,7 @@ class _Session:
         for mutant in tried:
             chosen = [item for item in session.items if not mutant.lines or not mutant.lines.isdisjoint(lines[item])]
             # Those that noticed most come first; those that do not get there cannot notice.
-            chosen.sort(key=lambda item: -kills[item])
+            chosen.sort(key=lambda item: (-kills[item], MOST_LINES - 1 in lines[item]))
             failed = self._first_to_fail(session, mutant, source, chosen)
             if failed is None:
                 left.append(mutant)
@@ -233,11 +235,16 @@ class _Session:
 
 
 def _reached(item: Any, following: Any, path: str) -> set[int]:
-    """The lines of a file that run with a test."""
+    """The lines of a file that run with a test; all, where finding them out would take long."""
     reached: set[int] = set()
+    end = time.monotonic() + TRACED_SECONDS
 
     def local(frame: Any, event: str, argument: Any) -> Any:
         reached.add(frame.f_lineno)
+        if time.monotonic() > end:
+            reached.update(range(MOST_LINES))
+            sys.settrace(None)
+            return None
         return local
 
     sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename == path else None)
@@ -264,15 +271,16 @@ def _install(module_name: str, text: str, path: str) -> None:
 
 def _adopt(old: Any, new: Any, module_name: str) -> None:
     for key, value in list(vars(new).items()):
-        if getattr(value, "__module__", None) != module_name or key not in vars(old):
+        function = getattr(value, "fget", None) or value
+        if getattr(function, "__module__", None) != module_name or key not in vars(old):
             continue
         mine = vars(old)[key]
         if isinstance(value, type):
             _adopt(mine, value, module_name)
         value, mine = (getattr(f, "__func__", getattr(f, "fget", None) or f) for f in (value, mine))
-        if isinstance(value, types.FunctionType) and isinstance(mine, types.FunctionType):
-            if value.__code__.co_filename == mine.__code__.co_filename:
-                mine.__code__ = value.__code__
+        both = isinstance(value, types.FunctionType) and isinstance(mine, types.FunctionType)
+        if both and value.__code__.co_filename == mine.__code__.co_filename:
+            mine.__code__ = value.__code__
 
 
 def survivors(name: str, *, only: str = "") -> tuple[int, list[Mutant]]:

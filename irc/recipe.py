@@ -61,6 +61,7 @@ LOSSLESS = ",".join(
     (
         "eliminate-identity",
         "eliminate-dropout",
+        "resolve-cast-like",
         *_ROUNDS * _ROUND,
         *_FUSIONS,
         "fold-pad",

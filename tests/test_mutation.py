@@ -13,7 +13,13 @@ import pytest
 
 from irc import registry
 
-PASSES = [n for n, e in registry.installed_passes().items() if e.target.startswith("irc.passes.simplification")]
+ROOMS = ("irc.passes.fusion", "irc.passes.simplification")
+PASSES = [
+    *(name for name, entry in registry.installed_passes().items() if entry.target.startswith(ROOMS)),
+    "fold-batch-norm:inference_batch_norm",
+    "fuse-gelu:polynomial",
+    "fuse-mish:composite",
+]
 HARMLESS: dict[str, tuple[str, ...]] = {
     # onnx knows no Identity or Transpose without input
     "eliminate-identity": ("left out: node.inputs[0] is None",),
@@ -22,6 +28,81 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "eliminate-dead-code": ("negated: output.name",),
     # an initializer has a name
     "merge-duplicate-initializers": ("left out: ''",),
+    # a Where has all inputs; the length is compared again with the elements, and only saves making a range
+    "eliminate-no-op-selection": (
+        "left out: taken is None",
+        "and/or swapped: not isinstance(size, int) or len(indices) != size",
+        "left out: not isinstance(size, int)",
+        "left out: len(indices) != size",
+    ),
+    # a Pad has an input and keeps the rank, its value is one number; names count for an estimate of bytes
+    "merge-pads": (
+        "left out: node.inputs[0] is not None",
+        "left out: bool(node.inputs)",
+        "left out: len(first) != len(second)",
+        "left out: value is not None",
+        "and/or swapped: value.name or ''",
+        "left out: value.name",
+        "left out: ''",
+        "left out: array.size != 1",
+        "left out: array.dtype.kind not in 'fiub'",
+    ),
+    # a Cast has an input; keeps_every_value refuses a type that is not known; nothing else has an attribute `to`
+    "merge-casts": (
+        "left out: node.inputs[0] is not None",
+        "left out: inner.inputs[0] is None",
+        "left out: first is None",
+        "left out: node.op_type == 'Cast'",
+    ),
+    # a MatMul has two inputs, and what is left of a rank that is not known is not of two
+    "fold-batch-norm": ("left out: value is not None",),
+    # for the type checker: operands and results have types, a known rank, a producer in a graph
+    "fuse-matmul-add": (
+        "left out: value is None",
+        "left out: transpose is not None",
+        "left out: source is not None",
+        "and/or swapped: value is not None and value.shape",
+        "left out: value is not None",
+        "left out: value.shape",
+        "left out: producer is not None",
+    ),
+    # without a type nothing is near enough to what is wanted
+    "fuse-gelu": ("left out: x.dtype is None",),
+    # a sum, product or quotient has two inputs; a number that is not known is neither 2 nor 3
+    "fuse-gelu:polynomial": (
+        "and/or swapped: node is None or pair is None",
+        "left out: node is None",
+        "left out: pair is None",
+        "left out: number is None",
+    ),
+    # a gate has an input and, without a type, no slope near enough; a bound that is not known is not 0
+    "fuse-hard-swish": (
+        "left out: x.dtype is None",
+        "left out: argument is None",
+        "and/or swapped: argument is None or x.dtype is None",
+        "left out: low is None",
+    ),
+    # for the type checker: a product has operands of a type, a Softplus a user
+    "fuse-mish": ("left out: tanh is not None", "left out: x.dtype is not None"),
+    # all that is looked at has one output and stands in a graph; a Mul has two inputs
+    "fuse-mish:composite": (
+        "left out: len(node.outputs) != 1",
+        "left out: not isinstance(node.graph, ir.Graph)",
+        "and/or swapped: len(node.inputs) != 2 or node.inputs[0] is None or node.inputs[1] is None",
+        "left out: len(node.inputs) != 2",
+        "left out: node.inputs[0] is None",
+        "left out: node.inputs[1] is None",
+    ),
+    # no such operator is without input; axes are within the rank; one output is not one of several; the rest narrows types
+    "eliminate-no-op-shape": (
+        "left out: not node.inputs",
+        "left out: node.inputs[0] is None",
+        "left out: -len(before) <= axis < len(before)",
+        "left out: ()",
+        "left out: starts",
+        "left out: node.attributes.get_int('num_outputs', 1) == 1",
+        "left out: 'axes' in node.attributes",
+    ),
 }
 """Changes that no model can show, with the reason: the check says what holds anyway, or only saves time."""
 MODULE = "a = 1 if not x and y or z else 2\nif a == 1:\n    pass\nb = [i for i in y if i]\nassert a and b\n"

@@ -122,7 +122,13 @@ def normalize_in_place(model: ir.Model) -> None:
             for value in node.outputs
             if value.name and value.type is not None
         )
-        record(model, dataclasses.replace(provenance(model), typed=typed))
+        unshaped = frozenset(
+            value.name
+            for body in model.graph.subgraphs()
+            for value in (*body.inputs, *body.outputs)
+            if value.name and value.shape is None
+        )
+        record(model, dataclasses.replace(provenance(model), typed=typed, unshaped=unshaped))
     settle_tensors(model)
     inline_functions(model)
     for graph in _graphs(model):

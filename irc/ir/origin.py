@@ -20,6 +20,7 @@ class Provenance:
         notes: What `load` repaired or had to leave, each in one sentence for the report.
         named: Names that irc gave to nodes that had none; a file does without.
         typed: Names of the inner values whose type the file declared; None if that is not known.
+        unshaped: Names of the inputs and outputs of bodies whose shape the file did not declare.
     """
 
     files: tuple[Path, ...] = ()
@@ -27,6 +28,7 @@ class Provenance:
     notes: tuple[str, ...] = ()
     named: frozenset[str] = frozenset()
     typed: frozenset[str] | None = None
+    unshaped: frozenset[str] = frozenset()
 
 
 def provenance(model: ir.Model) -> Provenance:

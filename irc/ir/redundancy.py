@@ -54,6 +54,9 @@ def drop_redundant(proto: onnx.ModelProto, model: ir.Model) -> None:
     versions = {opset.domain or "ai.onnx": opset.version for opset in proto.opset_import}
     functions = {(function.domain, function.name) for function in proto.functions}
     for graph in graphs_of(proto.graph):
+        for info in (*graph.input, *graph.output) if graph is not proto.graph else ():
+            if info.name in origin.unshaped and info.type.HasField("tensor_type"):
+                info.type.tensor_type.ClearField("shape")
         weights = {tensor.name for tensor in graph.initializer}
         declared = set(origin.typed)
         for node in graph.node:

@@ -26,7 +26,10 @@ def _host(graph: GraphBuilder) -> None:
     axis = len(value.shape) - 1 if op_type in ("Gemm", "MatMul") else 1
     for _ in range(before):
         value = _map(pattern, value, axis)
-    value = _linear(pattern, op_type, value, last=behind == 0)
+    normalized = op_type in ("Conv", "ConvTranspose", "Gemm") and value.dtype != "float16" and graph.chance(3)
+    value = _linear(pattern, op_type, value, last=behind == 0 and not normalized)
+    if normalized:
+        value = _linear(pattern, "BatchNormalization", value, last=behind == 0)
     for index in range(behind):
         value = _map(pattern, value, axis, last=index == behind - 1)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from irc.testing.random_graph import GraphBuilder, Shape, Step, Value
-from irc.testing.random_patterns import Pattern, whole
+from irc.testing.random_patterns import MISSES, Pattern, whole
 
 MOVABLE = ("float32", "float16", "float64", "int64", "int32")
 
@@ -238,7 +238,30 @@ def _double_negation(graph: GraphBuilder) -> None:
         pattern.node(pattern.nearly(op_type, "Identity"), [inner], exact=True, last=True)
 
 
+def _dropout(graph: GraphBuilder) -> None:
+    """Of inference: its mask seldom used, its arguments missing or not."""
+    value = graph.any_float()
+    if value is None:
+        return
+    ratio = graph.constant(graph.choices.pick((0.5, 0.0)), "float32")
+    options: list[list[Value | str]] = [[value], [value, ratio], [value, "", graph.constant(False, "bool")]]
+    mask = ("bool", value.shape) if graph.chance(MISSES) else None
+    faces = [(value.dtype, value.shape), mask] if mask else [(value.dtype, value.shape)]
+    graph.add("Dropout", graph.choices.pick(options), faces, exact=True)
+
+
+def _cast_like(graph: GraphBuilder) -> None:
+    """A number in the type of a value, and their sum."""
+    value = graph.any_float()
+    if value is None or graph.opset < 15:
+        return
+    pattern = Pattern(graph)
+    number = pattern.node("CastLike", [graph.constant(2.0, "float32"), value], dtype=value.dtype, exact=True)
+    pattern.joined("Add", value, number, last=True)
+
+
 CHAINS: tuple[Step, ...] = (
+    _slices,
     _slices,
     _concats,
     _pads,
@@ -250,4 +273,6 @@ CHAINS: tuple[Step, ...] = (
     _computed_shape,
     _reshaped_transpose,
     _double_negation,
+    _dropout,
+    _cast_like,
 )

@@ -152,7 +152,7 @@ def _attention(graph: GraphBuilder) -> None:
     batch, heads, size = value.shape[0], 2, width // 2
     parts = []
     for _ in range(3):
-        made = pattern.node("MatMul", [value, graph.weight((width, width), dtype=dtype, kind="normal")])
+        made = pattern.node("MatMul", [value, graph.weight((width, width), dtype=dtype, kind="small")])
         split = pattern.node("Reshape", [made, graph.constant([0, length, heads, size])], (batch, length, heads, size))
         parts.append(split)
     face = (batch, heads, length, size)

@@ -175,7 +175,8 @@ class GraphBuilder:
         Args:
             shape: Its sizes.
             dtype: Its type; by default the model's.
-            kind: "normal", "zeros", "ones" or "positive"; by default one of the first three.
+            kind: "normal", "zeros", "ones", "positive" or "small"; by default one of the first three. What passes
+                several products with small weights does not grow.
         """
         dtype, size = dtype or self.dtype, tuple(shape)
         kind = kind or self.choices.pick(("normal", "normal", "normal", "zeros", "ones"))
@@ -189,6 +190,7 @@ class GraphBuilder:
         else:
             array = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(size).astype(dtype)
             array = np.abs(array) + np.asarray(0.25, dtype) if kind == "positive" else array
+            array = array * np.asarray(0.25, dtype) if kind == "small" else array
         home.weights[name] = np.asarray(array)
         return Value(name, dtype, size, True)
 

@@ -119,7 +119,7 @@ def _gelu(graph: GraphBuilder) -> None:
     if value is None:
         return
     face = (value.dtype, value.shape)
-    if graph.chance(3):
+    if graph.chance(2):
         graph.add("Gelu", [value], [face], domain="com.microsoft")
     elif graph.chance(2) and graph.opset >= 20:
         graph.add("Gelu", [value], [face])
@@ -144,6 +144,7 @@ LAYERS: tuple[Step, ...] = (
     _batch_normalization,
     _pool,
     _layer_normalization,
+    _gelu,
     _gelu,
     _softmax,
 )

@@ -2,7 +2,7 @@
 
 They are the shapes that simplifications look for, right and nearly right: no-ops, chains, repetitions, foldable
 weights; layers in `irc.testing.random_layers`, moved and reshaped values in `irc.testing.random_movement`, bodies in
-`irc.testing.random_bodies`; and, one time of three, whole patterns of `irc.testing.random_chains`,
+`irc.testing.random_bodies`; and, nearly every other time, whole patterns of `irc.testing.random_chains`,
 `irc.testing.random_affine` and `irc.testing.random_fusions`.
 """
 
@@ -30,11 +30,8 @@ def random_step(graph: GraphBuilder) -> None:
     """Adds the nodes of one step."""
     from irc.testing.random_bodies import BODIES
 
-    if graph.chance(3):
-        graph.choices.pick(PATTERNS)(graph)
-        return
-    options = (*STEPS, *BODIES, *BODIES) if graph.limits.bodies and graph.depth < graph.limits.depth else STEPS
-    graph.choices.pick(options)(graph)
+    bodies = (*BODIES, *BODIES) if graph.limits.bodies and graph.depth < graph.limits.depth else ()
+    graph.choices.pick((*STEPS, *bodies, *PATTERNS))(graph)
 
 
 def _unary(graph: GraphBuilder) -> None:

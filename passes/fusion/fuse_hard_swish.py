@@ -72,7 +72,7 @@ def _of_clip(last: ir.Node, gate: ir.Node) -> Composite | None:
 def _of_gate(last: ir.Node, gate: ir.Node, x: ir.Value, high: float) -> Composite | None:
     """What ends in a node if x is the data of its gate, which has this upper bound."""
     argument = gate.inputs[0]
-    if argument is None or x is argument or x.dtype is None:
+    if argument is None or x.dtype is None:
         return None
     inner = Polynomial(argument, [x])
     if inner.terms is None or inner.terms.keys() != {(0,), (1,)}:

@@ -39,12 +39,12 @@ class FuseMatMulAdd(Fusion):
             return None
         for product, row in either_way(last):
             node = producer_of(product, "MatMul", "Gemm")
-            if node is None or (node.op_type == "Gemm" and _addend(node) is not None):
+            if node is None or _addend(node) is not None:
                 continue
             a, b = node.inputs[:2]
             if rank_of(a) != 2 or rank_of(b) != 2 or rank_of(row) not in (1, 2):
                 continue
-            if _is_row(row, _width(node)) and row.dtype == product.dtype:
+            if _is_row(row, _width(node)):
                 return _gemm(node, (node,), last, row)
         return None
 
@@ -78,8 +78,8 @@ def _gemm(
     return Composite("Gemm", SINCE, inputs, (*interior, *folded), operands[0].dtype, attributes)
 
 
-def _addend(gemm: ir.Node) -> ir.Value | None:
-    return gemm.inputs[2] if len(gemm.inputs) > 2 else None
+def _addend(product: ir.Node) -> ir.Value | None:
+    return product.inputs[2] if len(product.inputs) > 2 else None
 
 
 def _width(product: ir.Node) -> int | None:
@@ -96,7 +96,8 @@ def _is_row(value: ir.Value, width: int | None) -> bool:
 
 
 def _is_swap(transpose: ir.Node) -> bool:
-    return rank_of(transpose.inputs[0]) == 2 and list(transpose.attributes.get_ints("perm", (1, 0))) == [1, 0]
+    """Whether what makes an operand of a Gemm or of a product of matrices turns it around."""
+    return list(transpose.attributes.get_ints("perm", (1, 0))) == [1, 0]
 
 
 def _has_one_user(value: ir.Value, last: ir.Node) -> bool:

@@ -26,6 +26,7 @@ from irc.passes.simplification.merge_reshaped_transposes import MergeReshapedTra
 from irc.passes.simplification.merge_reshapes import MergeReshapes
 from irc.passes.simplification.merge_slices import MergeSlices
 from irc.passes.simplification.merge_transposes import MergeTransposes
+from irc.passes.simplification.resolve_cast_like import ResolveCastLike
 from irc.passes.simplification.rewrite_with_onnxscript import RewriteWithOnnxscript
 from irc.passes.simplification.simplify_with_onnxsim import SimplifyWithOnnxsim
 from irc.passes.simplification.unroll_loop import UnrollLoop
@@ -57,6 +58,7 @@ __all__ = [
     "MergeReshapes",
     "MergeSlices",
     "MergeTransposes",
+    "ResolveCastLike",
     "RewriteWithOnnxscript",
     "SimplifyWithOnnxsim",
     "UnrollLoop",

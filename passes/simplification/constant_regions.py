@@ -16,11 +16,12 @@ import onnx_ir as ir
 from irc.ir import constant_tensor
 from irc.passes.simplification.constant_program import MAX_GENERATED_BYTES
 from irc.passes.simplification.known_shapes import shape_answer
-from irc.passes.simplification.node_size import node_bytes
+from irc.passes.simplification.node_size import MAX_COUNTED_ELEMENTS, NODE_WORTH, node_bytes
 from irc.passes.simplification.unused import bodies
 
 TENSOR_OVERHEAD = 12
 """Bytes of an initializer in a file besides its name, its dimensions and its elements."""
+BYTES_OF_A_DIMENSION = 3
 CONSTANT_OVERHEAD = 24
 """Bytes of a Constant node, which gives a graph output its name, besides its tensor."""
 TOO_LARGE = "its value is larger than what it is computed from"
@@ -193,13 +194,16 @@ def _feeds(node: ir.Node, nodes: Collection[ir.Node]) -> bool:
 def _stored_bytes(outputs: Iterable[ir.Value]) -> int:
     """Bytes of outputs as initializers, names and dimensions included."""
     return sum(
-        _tensor_bytes(output, size_in_bytes(output) or 0) + (CONSTANT_OVERHEAD if output.is_graph_output() else 0)
+        _tensor_bytes(output, size_in_bytes(output) or 0)
+        + (CONSTANT_OVERHEAD + NODE_WORTH if output.is_graph_output() else 0)
         for output in outputs
     )
 
 
 def _tensor_bytes(value: ir.Value, content: int) -> int:
-    """Bytes of an initializer in a file: elements, name and dimensions."""
+    """Bytes of an initializer in a file: elements, name and dimensions; shapes are written briefly."""
+    if value.dtype == ir.DataType.INT64 and content <= 8 * MAX_COUNTED_ELEMENTS:
+        content = content // 8 * BYTES_OF_A_DIMENSION
     return content + len(value.name or "") + TENSOR_OVERHEAD + 2 * len(value.shape or ())
 
 
@@ -208,7 +212,7 @@ def _all_bytes(region: Iterable[ir.Node]) -> int:
     nodes = list(region)
     tensors = {value: constant_tensor(value) for node in nodes for value in _constant_inputs(node)}
     constants = sum(_tensor_bytes(value, tensor.nbytes) for value, tensor in tensors.items() if tensor is not None)
-    return constants + sum(node_bytes(node) for node in nodes)
+    return constants + sum(NODE_WORTH + node_bytes(node) for node in nodes)
 
 
 def _exposed(node: ir.Node, region: Collection[ir.Node]) -> list[ir.Value]:
@@ -226,19 +230,24 @@ def _grows(
 
 def _freed(folded: Iterable[ir.Node], region: dict[ir.Node, None]) -> int:
     """Bytes that go once the exposed outputs of some nodes are constants: nodes, and constants that nothing else uses."""
-    dying: set[ir.Node] = set()
-    replaced = set(folded)
+    dying: dict[ir.Node, None] = {}
     leaves: dict[ir.Value, ir.TensorProtocol] = {}
-    for node in reversed(region):
+    replaced = set(folded)
+    pending = list(replaced)
+    while pending:
+        node = pending.pop()
         stored = _exposed(node, region) if node in replaced else []
-        if all(o in stored or _is_used_by(dying, o) for o in node.outputs):
-            dying.add(node)
-            for value in _constant_inputs(node):
-                tensor = constant_tensor(value)
-                if tensor is not None:
-                    leaves[value] = tensor
+        if node in dying or not all(o in stored or _is_used_by(dying, o) for o in node.outputs):
+            continue  # it may come again, when another of its users dies
+        dying[node] = None
+        for value in _constant_inputs(node):
+            producer, tensor = value.producer(), constant_tensor(value)
+            if producer in region:
+                pending.append(producer)
+            elif tensor is not None:
+                leaves[value] = tensor
     constants = sum(_tensor_bytes(value, t.nbytes) for value, t in leaves.items() if _is_used_by(dying, value))
-    return constants + sum(node_bytes(node) for node in dying)
+    return constants + sum(NODE_WORTH + node_bytes(node) for node in dying)
 
 
 def _is_used_by(nodes: Collection[ir.Node], value: ir.Value) -> bool:

@@ -106,8 +106,7 @@ def _squeeze(node: ir.Node, dims: Dimensions, opset: int) -> bool:
 
 
 def _unsqueeze(node: ir.Node, dims: Dimensions, opset: int) -> bool:
-    given = "axes" in node.attributes or len(node.inputs) > 1
-    return given and _axes(node, dims, since=13, opset=opset) == ()
+    return _axes(node, dims, since=13, opset=opset) == ()
 
 
 def _expand(node: ir.Node, dims: Dimensions, opset: int) -> bool:
@@ -178,13 +177,13 @@ def _reduce(node: ir.Node, dims: Dimensions, opset: int) -> bool:
 def _resize(node: ir.Node, dims: Dimensions, opset: int) -> bool | str:
     before = dims.of(node.inputs[0])
     mode = node.attributes.get_string("coordinate_transformation_mode", "")
-    if node.op_type == "Upsample" and opset < 9:
+    if opset < 9:  # an Upsample: there is no Resize yet
         same = all(scale == 1.0 for scale in node.attributes.get_floats("scales", (0.0,)))
     else:
-        index = 1 if node.op_type == "Upsample" or opset < 11 else 2
+        index = 1 if opset < 11 else 2
         scales = constant(node.inputs[index]) if _has(node, index) else None
         same = scales is not None and scales.size > 0 and bool(np.all(scales == 1.0))
-        if _has(node, 3) and not same and (scales is None or scales.size == 0):
+        if _has(node, 3):  # then there are no scales, or an empty list of them
             axes = node.attributes.get_ints("axes", None)
             sized = (
                 None

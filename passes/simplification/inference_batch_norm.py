@@ -12,12 +12,11 @@ MIN_OPSET = 9
 
 def why_not_fixed(norm: ir.Node, opset: int) -> str | None:
     """Why a BatchNormalization is more than a fixed scale and shift per channel, or None if it is just that."""
-    if opset < MIN_OPSET or "spatial" in norm.attributes:
+    if opset < MIN_OPSET:
         return f"BatchNormalization of opset {opset} is not folded; convert the model to opset {MIN_OPSET} or later"
-    if norm.attributes.get_int("training_mode", 0) or (opset < 14 and any(o.name for o in norm.outputs[1:])):
+    # Only training gives running statistics; before opset 14 asking for them was what made it train.
+    if norm.attributes.get_int("training_mode", 0) or any(output.name for output in norm.outputs[1:]):
         return "it is in training mode"
-    if any(output.uses() or output.is_graph_output() for output in norm.outputs[1:]):
-        return "its running statistics are used"
     return None
 
 

@@ -40,8 +40,13 @@ def shape_answer(node: ir.Node) -> _Array | None:
 
 
 def _dims(value: ir.Value) -> list[int | None] | None:
-    """The dimensions of a value, None where they are symbolic; None if not even the rank is known."""
-    return None if value.shape is None else [d if isinstance(d, int) else None for d in value.shape]
+    """The dimensions of a value, None where they are symbolic; None if not even the rank is known.
+
+    What outputs of graphs declare no runtime checks.
+    """
+    if value.shape is None or (value.is_graph_output() and not value.is_graph_input()):
+        return None
+    return [d if isinstance(d, int) else None for d in value.shape]
 
 
 def _asked(shape: ir.Node) -> list[int | None] | None:

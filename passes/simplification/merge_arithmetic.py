@@ -148,8 +148,12 @@ def _merged(inner: ir.Node, first: _Term, outer: ir.Node, second: _Term) -> _Mer
         if outer.op_type in _ADDITIVE:
             found = _sum(inner, first, outer, second)
             # 1e8 that comes and goes takes the low digits of x with it: not the same as x.
-            if dtype in _EXPONENT_BITS and (np.abs(found.array) < np.maximum(np.abs(a), np.abs(b)) / 2).any():
-                return "the constants cancel each other, and with them the rounding between"
+            if dtype in _EXPONENT_BITS:
+                size, larger = np.abs(found.array), np.maximum(np.abs(a), np.abs(b))
+                if (size < larger / 2).any():
+                    return "the constants cancel each other, and with them the rounding between"
+                if ((size < larger) & (larger > _large(dtype))).any():
+                    return f"the sum in between may be more than {dtype.name} holds"
         else:
             found = _product(inner, a, outer, b)
             if dtype in _EXPONENT_BITS and not all(_moderate(array, dtype) for array in (a, b, found.array)):
@@ -182,6 +186,11 @@ def _product(inner: ir.Node, a: _Array, outer: ir.Node, b: _Array) -> _Merged:
 
 def _moderate(array: _Array, dtype: ir.DataType) -> bool:
     """Whether all elements are 0 or in the middle half of the exponents, so that products in between do not overflow."""
-    limit = 2.0 ** (2 ** (_EXPONENT_BITS[dtype] - 2))
+    limit = _large(dtype)
     size = np.abs(array)
     return bool(((size == 0) | ((size >= 1 / limit) & (size <= limit))).all())
+
+
+def _large(dtype: ir.DataType) -> float:
+    """The end of the middle half of the exponents."""
+    return float(2.0 ** (2 ** (_EXPONENT_BITS[dtype] - 2)))

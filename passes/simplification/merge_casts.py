@@ -34,12 +34,6 @@ _PRECISION = {  # bits of the significand, exponent of the largest power of 2
     ir.DataType.FLOAT: (24, 127),
     ir.DataType.DOUBLE: (53, 1023),
 }
-_SMALLEST = {  # exponent of the smallest positive number
-    ir.DataType.FLOAT16: -24,
-    ir.DataType.BFLOAT16: -133,
-    ir.DataType.FLOAT: -149,
-    ir.DataType.DOUBLE: -1074,
-}
 _BITS = {  # bits of magnitude, whether there are negative numbers
     ir.DataType.BOOL: (1, False),
     ir.DataType.UINT8: (8, False),
@@ -99,13 +93,12 @@ def keeps_every_value(source: ir.DataType, target: ir.DataType) -> bool:
         return True
     if source in _PRECISION and target in _PRECISION:
         (bits, largest), (target_bits, target_largest) = _PRECISION[source], _PRECISION[target]
-        return bits <= target_bits and largest <= target_largest and _SMALLEST[source] >= _SMALLEST[target]
+        return bits <= target_bits and largest <= target_largest  # then the smallest is one, too
     if source not in _BITS:
         return False
     bits, signed = _BITS[source]
     if target in _PRECISION:
-        target_bits, target_largest = _PRECISION[target]
-        return bits <= target_bits and bits <= target_largest
+        return bits <= _PRECISION[target][0]
     if target not in _BITS:
         return False
     target_bits, target_signed = _BITS[target]
@@ -118,7 +111,7 @@ def _direct_is_the_same(first: ir.DataType, between: ir.DataType, last: ir.DataT
     if keeps_every_value(first, last):
         return True
     if last in (ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.DOUBLE):
-        return first in numbers and between in numbers
+        return first in numbers  # and then so is what keeps its values
     return all(t in _PRECISION for t in (first, between, last)) or all(t in _BITS for t in (first, between, last))
 
 

@@ -63,9 +63,9 @@ def test_an_empty_hint() -> None:
 
 def test_thousands_of_names_of_one_hint() -> None:
     model = normalize(linear_proto())
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(4_000):
         add_initializer(model.graph, "scale", np.float32(1))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert len(model.graph.initializers) == 4_002
     check(model)

@@ -89,3 +89,15 @@ def test_large_integer_tensors_stay_raw(tmp_path: Path) -> None:
     model = onnx.parser.parse_model(f"{HEAD} g (int64[n] x) => (int64[m] y) {{ y = Concat<axis=0>(x, w) }}")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1025, np.int64), "w"))
     assert written(model, tmp_path).graph.initializer[0].raw_data
+
+
+def test_shapes_that_a_body_did_not_declare_are_not_written(tmp_path: Path) -> None:
+    model = proto(f"b = MatMul(x, w)  {BODY.replace('(c)', '(k)')}")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "k"))
+    (branch, other) = (attribute.g for attribute in model.graph.node[1].attribute)
+    branch.output[0].type.tensor_type.ClearField("shape")
+    saved = written(model, tmp_path)
+    (first, second) = (attribute.g for attribute in saved.graph.node[1].attribute)
+    assert not first.output[0].type.tensor_type.HasField("shape") and second.output[0] == other.output[0]
+    assert saved.ByteSize() <= model.ByteSize()
+    onnx.checker.check_model(saved, full_check=True)
