@@ -16,9 +16,12 @@ from irc import registry
 ROOMS = ("irc.passes.fusion", "irc.passes.simplification")
 PASSES = [
     *(name for name, entry in registry.installed_passes().items() if entry.target.startswith(ROOMS)),
+    "eliminate-unused-body-values:body_needs",
+    "eliminate-unused-body-values:repeated_body",
     "fold-batch-norm:inference_batch_norm",
     "fuse-gelu:polynomial",
     "fuse-mish:composite",
+    "unroll-loop:loop_rounds",
 ]
 HARMLESS: dict[str, tuple[str, ...]] = {
     # onnx knows no Identity or Transpose without input
@@ -102,6 +105,30 @@ HARMLESS: dict[str, tuple[str, ...]] = {
         "left out: starts",
         "left out: node.attributes.get_int('num_outputs', 1) == 1",
         "left out: 'axes' in node.attributes",
+    ),
+    # nodes deeper inside bring what their owner has brought, and nodes looked at twice only take time
+    "eliminate-unused-body-values:body_needs": (
+        "left out: node.graph is not self._body",
+        "left out: node in self._nodes",
+    ),
+    # a Loop or Scan that onnx takes fits its body, and an If does not come here
+    "eliminate-unused-body-values:repeated_body": (
+        "left out: node.op_type not in ('Loop', 'Scan')",
+        "and/or swapped: len(node.inputs) == len(body.inputs) and len(body.outputs) == found.fixed_outputs + len(node.outputs)",
+        "left out: len(node.inputs) == len(body.inputs)",
+        "left out: len(body.outputs) == found.fixed_outputs + len(node.outputs)",
+        "and/or swapped: fits and 0 <= found.carried <= len(node.outputs)",
+        "left out: fits",
+        "left out: 0 <= found.carried <= len(node.outputs)",
+    ),
+    # the size is looked at before and after reading; floats would do; the depth only limits time; all operands are there
+    "unroll-loop:loop_rounds": (
+        "left out: value.shape is not None and any((d != 1 for d in value.shape))",
+        "left out: array.size == 1",
+        "left out: array.dtype.kind in 'bi'",
+        "and/or swapped: value is None or depth == 0",
+        "left out: value is None",
+        "left out: depth == 0",
     ),
 }
 """Changes that no model can show, with the reason: the check says what holds anyway, or only saves time."""

@@ -57,3 +57,24 @@ def test_unknown_operators_are_passed_over() -> None:
     outcome = apply(PASS, model)
     assert outcome.rewritten == ["<model>"]
     assert list(next(iter(outcome.model.graph)).outputs[0].shape or ()) == [2]
+
+
+TWO_COUNTS = "g (float[n] x) => (int64[a,b] y) { i = NonZero(x)  j = NonZero(i)  k = Neg(j)  y = Abs(k) }"
+
+
+def test_other_symbols_for_the_same_unknown_dimensions_are_no_change() -> None:
+    """onnx numbers them anew whenever it infers."""
+    model = parse(TWO_COUNTS)
+    first, second, third, _ = model.graph
+    first.outputs[0].shape = ir.Shape([1, "unk__7"])
+    for node in (second, third):
+        node.outputs[0].shape = ir.Shape([2, "unk__3"])
+    assert apply(PASS, model).rewritten == []
+
+
+def test_dimensions_that_turn_out_equal_or_different_are_a_change() -> None:
+    for symbols in (("unk__1", "unk__2", "unk__3"), ("unk__1", "unk__1", "unk__1")):
+        model = parse(TWO_COUNTS)
+        for node, rank, symbol in zip(model.graph, (1, 2, 2), symbols, strict=False):
+            node.outputs[0].shape = ir.Shape([rank, symbol])
+        assert apply(PASS, model).rewritten == ["<model>"]
