@@ -177,7 +177,7 @@ def _target(before: Dims, after: Dims) -> tuple[int, ...] | None:
 
 def _holds(outer: ir.Node, merged: _Merged) -> bool:
     """Whether the second operator has the shape of the merged one already."""
-    if merged.op_type != "Reshape" or outer.op_type != "Reshape":
+    if outer.op_type != "Reshape":
         return False
     shape = constant(outer.inputs[1])
     return shape is not None and tuple(shape.tolist()) == merged.values

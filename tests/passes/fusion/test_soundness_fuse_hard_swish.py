@@ -25,3 +25,8 @@ def test_what_is_added_behind_stays(gate: str, added: str) -> None:
     nodes = f"{GATE} {gate} y = Add(d, {added})"
     outcome = apply(FuseHardSwish(), parse(HEAD.format(nodes), constants(nodes), opset=18))
     assert op_types(outcome.model) == ["HardSwish" if "Mul" in gate else "HardSigmoid", "Add"]
+
+
+def test_a_sum_inside_the_last_factor_stays() -> None:
+    nodes = GATE + "m = Mul(x, c) d = Add(m, x) y = Div(d, six)"
+    assert reasons(FuseHardSwish(), HEAD.format(nodes), constants(nodes), opset=18) == []
