@@ -16,19 +16,17 @@ from irc.testing.random_graph import GraphBuilder, Limits, Value
 from irc.testing.random_patterns import MISSES, Pattern, whole
 
 SEEDS = 300
-LEAST = 0.01
+LEAST = 0.005
 STEPS = as_steps([LOSSLESS])
-RULES = ("rewrite-with-onnxscript",)
-"""What others' rules find there is left to them."""
 
 
 @pytest.mark.slow
-def test_every_pass_fires_on_one_model_in_a_hundred() -> None:
+def test_every_pass_fires_on_some_models() -> None:
     fired: collections.Counter[str] = collections.Counter()
     for seed in range(SEEDS):
         result = PassManager(STEPS, verify=False).run(random_model(seed), Context(target="ort"))
         fired.update({record.name for record in result.ledger if record.changed})
-    names = {step.pass_.name for step in STEPS} - set(RULES)
+    names = {step.pass_.name for step in STEPS}
     assert {name: fired[name] for name in sorted(names) if fired[name] < LEAST * SEEDS} == {}
 
 
