@@ -148,17 +148,24 @@ def _largest(a: Any, b: Any) -> float:
 
 
 def latency(source: Path, outputs: dict[str, Path], feed: Feed, *, seconds: float, threads: int) -> dict[str, Any]:
-    """Latency ratios to the original, by tool."""
-    with Runner(threads=threads) as runner:
-        try:
-            opened = [runner.open(path) for path in (source, *outputs.values())]
-            measured = measure(runner, opened, [feed], seconds_per_model=seconds)
-        except RunnerError as error:
-            return {"error": str(error)}
-        ratios: list[Ratio] = [measured.ratio(i + 1, 0) for i in range(len(outputs))]
-        original = measured.timings[0].median_ms
-    found: dict[str, Any] = {t: [r.value, r.low, r.high] for t, r in zip(outputs, ratios, strict=True)}
-    return {"original_ms": original, **found}
+    """Latency ratios to the original, by tool: the mean of sessions opened in either order, the interval spans both."""
+    paths = {"original": source, **outputs}
+    halves: list[dict[str, Ratio]] = []
+    for names in (list(paths), list(paths)[::-1]):
+        with Runner(threads=threads) as runner:
+            try:
+                opened = [runner.open(paths[name]) for name in names]
+                measured = measure(runner, opened, [feed], seconds_per_model=seconds / 2)
+            except RunnerError as error:
+                return {"error": str(error)}
+            place = {name: index for index, name in enumerate(names)}
+            halves.append({name: measured.ratio(place[name], place["original"]) for name in outputs})
+            original = measured.timings[place["original"]].median_ms
+    found: dict[str, Any] = {"original_ms": original}
+    for name in outputs:
+        one, other = (half[name] for half in halves)
+        found[name] = [(one.value * other.value) ** 0.5, min(one.low, other.low), max(one.high, other.high)]
+    return found
 
 
 def run_model(name: str, source: Path, feed: Feed, tools: list[str], args: argparse.Namespace) -> dict[str, Any]:
