@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
-        print(f"{row['name']:24s} {row['contract']:12s} {row['summary']}")
+        print(f"{row['name']:30s} {row['contract']:12s} {row['summary']}")
         if args.name is not None:
             _print_details(row)
     return 0
