@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import onnx_ir as ir
 
 from irc.errors import IrcError, PassFailed
+from irc.ir import bodies
 from irc.ledger import Entry, PassRecord
 from irc.pass_base import MODEL_SITE, Context, Site, Skip
 from irc.pipeline import Step
@@ -64,11 +65,7 @@ def count_nodes(model: ir.Model) -> int:
     while pending:
         for node in pending.pop():
             count += 1
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH:
-                    pending.append(attribute.as_graph())
-                elif attribute.type == ir.AttributeType.GRAPHS:
-                    pending.extend(attribute.as_graphs())
+            pending.extend(bodies(node))
     return count
 
 

@@ -3,6 +3,7 @@
 The IR is `onnx_ir.Model`, used directly. This room closes the traps around it and wraps nothing else.
 """
 
+from irc.ir.bodies import bodies
 from irc.ir.constants import constant, constant_tensor, is_graph_input, is_graph_output, only_consumer
 from irc.ir.copying import snapshot
 from irc.ir.edit import add_initializer, bypass, can_replace, remove_dead, replace_node, replace_value
@@ -22,6 +23,7 @@ __all__ = [
     "Provenance",
     "Skeleton",
     "add_initializer",
+    "bodies",
     "bypass",
     "can_replace",
     "check",

@@ -74,6 +74,11 @@ def drop_redundant(proto: onnx.ModelProto, model: ir.Model) -> None:
             graph.value_info.extend(kept)
 
 
+def varint_bytes(number: int) -> int:
+    """Bytes protobuf takes for a signed integer: ten below zero, else one for every seven bits."""
+    return 10 if number < 0 else max(1, -(-number.bit_length() // 7))
+
+
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
@@ -90,7 +95,7 @@ def _encode_briefly(tensor: onnx.TensorProto) -> None:
     if dtype is None or not tensor.raw_data or len(tensor.raw_data) > MAX_COMPACT_ELEMENTS * int(dtype[-1]):
         return
     values = np.frombuffer(tensor.raw_data, dtype)
-    length = sum(10 if value < 0 else max(1, -(-int(value).bit_length() // 7)) for value in values)
+    length = sum(varint_bytes(int(value)) for value in values)
     if length >= len(tensor.raw_data):
         return
     tensor.ClearField("raw_data")

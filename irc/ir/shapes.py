@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx
 import onnx_ir as ir
 
 from irc.errors import ModelError
+from irc.ir.bodies import bodies
 from irc.ir.messages import first_line
 from irc.ir.stripped import graphs_of, stripped_proto, without_opaque_nodes
 from irc.ir.tensors import tensor_shape
@@ -48,7 +47,7 @@ def refresh_shapes(model: ir.Model, *, strict: bool = True) -> None:
     symbols = {
         d
         for value in (*model.graph.inputs, *model.graph.outputs)
-        for d in _dims(value.shape) or ()
+        for d in shape_dims(value.shape) or ()
         if isinstance(d, str)
     }
     found: dict[str, onnx.TypeProto] = {}
@@ -86,15 +85,15 @@ class _Refresh:
     def graph(self, graph: ir.Graph, *, inputs_changed: bool) -> None:
         for value in graph.initializers.values():
             if value.const_value is not None:
-                before = _dims(value.shape)
+                before = shape_dims(value.shape)
                 value.type, value.shape = ir.TensorType(value.const_value.dtype), tensor_shape(value.const_value)
-                if before is not None and before != _dims(value.shape):
+                if before is not None and before != shape_dims(value.shape):
                     self._changed.add(id(value))
         for value in graph.inputs:
             self._update(value, trusted=not inputs_changed)
         for node in graph:
             changed = any(value is not None and id(value) in self._changed for value in node.inputs)
-            for body in _bodies(node):
+            for body in bodies(node):
                 self.graph(body, inputs_changed=changed)
                 changed = changed or any(id(value) in self._changed for value in body.outputs)
             for value in node.outputs:
@@ -116,14 +115,14 @@ class _Refresh:
         if inferred is not None:
             value.type = ir.serde.deserialize_type_proto_for_type(inferred) or value.type
             shape = ir.serde.deserialize_type_proto_for_shape(inferred)
-            new = _dims(shape)
+            new = shape_dims(shape)
             if inferred.HasField("tensor_type") or shape is None:
                 value.shape = _merged(old, new, trusted=trusted)
             else:
                 value.shape = shape
         else:
             value.shape = _merged(old, None, trusted=trusted)
-        now = _dims(value.shape)
+        now = shape_dims(value.shape)
         if old is not None and (
             now is None or any(isinstance(a, int) and a != b for a, b in zip(old, now, strict=False))
         ):
@@ -133,12 +132,12 @@ class _Refresh:
 
     def _known(self, inferred: onnx.TypeProto) -> ir.Shape | None:
         """The inferred shape without the symbols onnx made up for dimensions it does not know."""
-        dims = _dims(ir.serde.deserialize_type_proto_for_shape(inferred))
+        dims = shape_dims(ir.serde.deserialize_type_proto_for_shape(inferred))
         return None if dims is None else ir.Shape([None if self._is_invented(d) else d for d in dims])
 
     def _declared(self, value: ir.Value) -> tuple[Dim, ...] | None:
         """The dims of a value before, without symbols that an earlier inference made up: they mean nothing in this one."""
-        dims = _dims(value.shape)
+        dims = shape_dims(value.shape)
         return None if dims is None else tuple(None if self._is_invented(d) else d for d in dims)
 
     def _is_invented(self, dim: Dim) -> bool:
@@ -164,13 +163,6 @@ def _merged(old: tuple[Dim, ...] | None, new: tuple[Dim, ...] | None, *, trusted
     )
 
 
-def _dims(shape: ir.Shape | None) -> tuple[Dim, ...] | None:
+def shape_dims(shape: ir.Shape | None) -> tuple[Dim, ...] | None:
+    """The dimensions as numbers and names, None where one is unknown; None without a shape."""
     return None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
-
-
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
-            yield from attribute.as_graphs()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from irc.passes.simplification.unused import bodies
+from irc.ir import bodies
 
 
 class BodyNeeds:

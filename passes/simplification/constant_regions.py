@@ -13,11 +13,10 @@ from collections.abc import Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
-from irc.ir import constant_tensor
+from irc.ir import bodies, constant_tensor
 from irc.passes.simplification.constant_program import MAX_GENERATED_BYTES
 from irc.passes.simplification.known_shapes import shape_answer
 from irc.passes.simplification.node_size import MAX_COUNTED_ELEMENTS, NODE_WORTH, node_bytes
-from irc.passes.simplification.unused import bodies
 
 TENSOR_OVERHEAD = 12
 """Bytes of an initializer in a file besides its name, its dimensions and its elements."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from irc.ir import constant, constant_tensor
-from irc.passes.simplification.unused import bodies
+from irc.ir import bodies, constant, constant_tensor
 
 Dim = int | str | tuple[ir.Value, int]
 Dims = tuple[Dim, ...]

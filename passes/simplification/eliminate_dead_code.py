@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from irc.ir import remove_dead
+from irc.ir import bodies, remove_dead
 from irc.pass_base import Context, Contract, ModelPass
-from irc.passes.simplification.unused import bodies, release_bodies
+from irc.passes.simplification.unused import release_bodies
 
 
 @dataclasses.dataclass(frozen=True)

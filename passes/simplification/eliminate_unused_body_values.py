@@ -17,12 +17,12 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from irc.ir import add_initializer, can_replace, module_metadata, replace_value
+from irc.ir import add_initializer, bodies, can_replace, module_metadata, replace_value
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.simplification.body_needs import BodyNeeds
 from irc.passes.simplification.repeated_body import RepeatedBody, repeated_body
 from irc.passes.simplification.scopes import STANDARD_DOMAINS
-from irc.passes.simplification.unused import bodies, release_bodies, remove_unused
+from irc.passes.simplification.unused import release_bodies, remove_unused
 
 _BY_SCANNED = ("scan_input_axes", "scan_input_directions")
 _BY_COLLECTED = ("scan_output_axes", "scan_output_directions")

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from irc.errors import PassOptionError
 from irc.ir import add_initializer, constant_tensor, only_consumer
+from irc.ir.redundancy import varint_bytes
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.simplification.affine import MIN_OPSET, Affine, affine_of
 from irc.passes.simplification.affine_host import Host, Slot, host_of
@@ -199,4 +200,4 @@ def _unstored(value: ir.Value) -> int:
 
 
 def _dimension_bytes(tensor: ir.TensorProtocol) -> int:
-    return sum([1 + max(1, -(-d.bit_length() // 7)) for d in dims_of(tensor)])
+    return sum([1 + varint_bytes(d) for d in dims_of(tensor)])

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from irc.errors import ModelError
 from irc.ir import refresh_shapes
-from irc.ir.shapes import is_invented
+from irc.ir.shapes import is_invented, shape_dims
 from irc.pass_base import Context, Contract, ModelPass, Site, Skip
 
 _Annotation = tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]
@@ -60,7 +60,7 @@ def _changed(before: list[_Annotation]) -> bool:
     for value, type_, shape in before:
         if value.type != type_:
             return True
-        was, now = _dims(shape), _dims(value.shape)
+        was, now = shape_dims(shape), shape_dims(value.shape)
         if was is None or now is None or len(was) != len(now):
             if was != now:
                 return True
@@ -72,7 +72,3 @@ def _changed(before: list[_Annotation]) -> bool:
             elif old != new:
                 return True
     return False
-
-
-def _dims(shape: ir.Shape | None) -> list[int | str | None] | None:
-    return None if shape is None else [d if isinstance(d, int) else d.value for d in shape]

@@ -14,11 +14,11 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from irc.ir import can_replace, replace_value
+from irc.ir import bodies, can_replace, replace_value
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.simplification.computation_key import computation_key, unrepeatable
 from irc.passes.simplification.scopes import sees_outside
-from irc.passes.simplification.unused import bodies, release_bodies
+from irc.passes.simplification.unused import release_bodies
 
 _Computed = dict[Hashable, ir.Node]
 

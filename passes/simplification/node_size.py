@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from irc.ir import constant_tensor
+from irc.ir.redundancy import varint_bytes
 
 MAX_COUNTED_ELEMENTS = 64
 NODE_WORTH = 32
@@ -28,7 +29,7 @@ def node_bytes(node: ir.Node) -> int:
 def integer_bytes(values: Iterable[int]) -> int:
     """Bytes of small integers as `irc.ir.save` writes them: as many as each needs, or 8 each if that is less."""
     numbers = list(values)
-    brief = sum(10 if n < 0 else max(1, -(-n.bit_length() // 7)) for n in numbers)
+    brief = sum(varint_bytes(n) for n in numbers)
     return min(brief, 8 * len(numbers))
 
 

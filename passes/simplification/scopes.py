@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from irc.passes.simplification.unused import bodies
+from irc.ir import bodies
 
 STANDARD_DOMAINS = frozenset(("", "ai.onnx"))
 

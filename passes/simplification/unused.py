@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import onnx_ir as ir
+
+from irc.ir import bodies
 
 
 def remove_unused(values: Iterable[ir.Value | None]) -> None:
@@ -25,15 +27,6 @@ def remove_unused(values: Iterable[ir.Value | None]) -> None:
             pending += [v for v in node.inputs if v is not None]
             node.graph.remove(node, safe=True)
             pending += release_bodies(node)
-
-
-def bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    """The bodies of an If, Loop or Scan node, in attribute order."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def release_bodies(node: ir.Node) -> list[ir.Value]:
