@@ -35,7 +35,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 300
-CPU_SECONDS = 25
+CPU_SECONDS = 60
 TRACED_SECONDS = 0.3
 MOST_LINES = 10_000
 

@@ -25,7 +25,8 @@ def adapt(item: object) -> Pass:
     """A foreign pass as one of ours.
 
     Args:
-        item: An `onnx_ir` pass, or a rewrite rule, rule set or `RewritePass` of `onnxscript`.
+        item: An `onnx_ir` pass; a rewrite rule, rule set or `RewritePass` of `onnxscript`; a pass of `torch.fx`, or a
+            function from GraphModule to GraphModule.
 
     Raises:
         UsageError: If it is none of them.
@@ -38,7 +39,14 @@ def adapt(item: object) -> Pass:
         return RewriteRules(item)
     if isinstance(item, ir.passes.PassBase):
         return OnnxIrPass(item)
-    raise UsageError(f"{item!r} is not a pass: give an irc Pass, a name, an onnx_ir pass or onnxscript rules")
+    from irc.trace.fx_pass import adapt_fx, is_foreign_fx_pass
+
+    if is_foreign_fx_pass(item):
+        return adapt_fx(item)
+    raise UsageError(
+        f"{item!r} is not a pass: give an irc Pass, a name, an onnx_ir pass, onnxscript rules, a torch.fx pass or a function "
+        "from GraphModule to GraphModule"
+    )
 
 
 def _is_rule_set(item: object) -> bool:

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import onnx_ir as ir
 
@@ -78,6 +79,7 @@ def apply_pass(
     permit: Permit = permit_all,
     limit: int | None = None,
     nodes_before: int | None = None,
+    count: Callable[[Any], int] = count_nodes,
 ) -> Applied:
     """Applies the pass of a step to the model, in place.
 
@@ -90,12 +92,13 @@ def apply_pass(
         limit: Rewrite at most this many sites, those counted that `permit` refuses, so that what is refused early does
             not open the door to what comes late; None means all.
         nodes_before: Number of nodes of the model, where it is known.
+        count: How nodes are counted.
 
     Raises:
         PassFailed: If the pass raised; the model is then half-changed and the caller restores it.
     """
     pass_ = step.pass_
-    before = count_nodes(model) if nodes_before is None else nodes_before
+    before = count(model) if nodes_before is None else nodes_before
     record = PassRecord(pass_.name, step.text, pass_.contract.value, nodes_before=before)
     applied = Applied(record)
     occurrences: collections.Counter[str] = collections.Counter()
@@ -141,7 +144,7 @@ def apply_pass(
     record.skipped = [
         entry for site, entry in {**skipped, **refused}.items() if site not in occurrences or site in refused
     ]
-    record.nodes_after = count_nodes(model) if applied.keys else before
+    record.nodes_after = count(model) if applied.keys else before
     return applied
 
 

@@ -8,7 +8,7 @@ the original file, and gives way to the lossless model if it is slower than the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from irc.pass_manager import PassManager, RunResult
 from irc.pipeline import Step
 from irc.plan import Plan
 from irc.recipe import Recipe
-from irc.runner import Runner
+from irc.runner import Feed, Runner
 from irc.selection import Selection
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ class Built:
     missed: list[str]
     notes: list[str]
 
+    def put_before(self, ledger: Ledger, undone: Mapping[SiteKey, str], steps: int) -> None:
+        """Puts what earlier steps of the pipeline did before what the build did."""
+        whole = Ledger(list(ledger.passes), list(ledger.notes), ledger.verification_runs)
+        whole.extend(self.ledger)
+        self.ledger = whole
+        self.denied = {**undone, **{_shifted(key, steps): reason for key, reason in self.denied.items()}}
+        self.notes = list(dict.fromkeys([*self.notes, *ledger.notes]))
+
 
 class Build:
     """Carries one build through its stages.
@@ -70,6 +78,8 @@ class Build:
         plan: Decisions to replay instead of making them; None to decide.
         selection: Sites that approximate passes may touch.
         stage: Where files are completed.
+        examples: Inputs to verify and measure on where there is no data.
+        notes: What the report should say of where the input came from.
     """
 
     def __init__(
@@ -83,6 +93,8 @@ class Build:
         plan: Plan | None,
         selection: Selection,
         stage: Stage,
+        examples: Sequence[Feed] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         self.path, self.model, self.recipe, self.target = path, model, recipe, target
         self.request, self.plan, self.stage = request, plan, stage
@@ -91,7 +103,8 @@ class Build:
             max_drop=recipe.max_drop, min_speedup=recipe.min_speedup, target_size=recipe.target_size
         )
         self.dumps: list[Path] = []
-        self.notes: list[str] = list(provenance(model).notes)
+        self.notes: list[str] = [*notes, *provenance(model).notes]
+        self._examples = list(examples)
         self._float_model: ir.Model | None = None
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
         self._split = approximate[0] if approximate else len(self.steps)
@@ -111,7 +124,7 @@ class Build:
         request = self.request
         with Runner(threads=request.threads) as runner:
             planned = self.plan.statistics if self.plan is not None else None
-            samples = Measurement(self.path, self.model, request, runner, planned=planned)
+            samples = Measurement(self.path, self.model, request, runner, planned=planned, examples=self._examples)
             if samples.refused is not None and self._split < len(self.steps):
                 raise ModelError(
                     f"{self.path.name}: the runtime cannot run it, so it can be neither calibrated nor judged: "

@@ -21,11 +21,14 @@ from irc import recipe as recipes
 from irc.artifact import Stage, check_output, data_file, default_output, sha256, sidecar
 from irc.build import Build, Built
 from irc.errors import UsageError
+from irc.module_input import ModuleInput, split_fx, traced_input
+from irc.pipeline import Step
 from irc.plan import Plan
 from irc.recipe import Recipe
 from irc.report.build_report import BuildReport, ModelFacts
 from irc.requirement import Requirement
 from irc.selection import Selection
+from irc.trace import EXPORTERS, is_module, is_module_spelling
 
 Progress = Callable[[float, str], None]
 
@@ -56,12 +59,20 @@ class Request:
     threads: int | None = None
     seed: int = 0
     dump_after: tuple[str, ...] = ()
+    example_inputs: Any = None
+    dynamic_shapes: Any = None
+    exporter: str = "export"
+    opset: int | None = None
     progress: Progress = lambda fraction, what: None
 
 
 def optimize(
     model: str | Path | ir.Model | Any,
     *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    exporter: str = "export",
+    opset: int | None = None,
     data: Any = None,
     output: str | Path | None = None,
     level: str | None = None,
@@ -89,7 +100,13 @@ def optimize(
     """Optimizes a model and writes the artifact, its manifest and its plan.
 
     Args:
-        model: Path of an ONNX file, an `onnx_ir.Model`, or an `onnx.ModelProto`. Never modified.
+        model: Path of an ONNX file, an `onnx_ir.Model`, an `onnx.ModelProto`, or PyTorch: a module, an exported program,
+            `package.module:factory`, `file.py:factory`, path of a `.pt2`. Never modified.
+        example_inputs: What a module is called with: a tensor, a tuple of arguments, a dict of keyword arguments, a list of
+            several, a function that returns them, or `file.py:name`. Dimensions in which two examples differ are dynamic.
+        dynamic_shapes: Dynamic dimensions of a module: "image:0=batch,ids:1", or as `torch.export.export` takes them.
+        exporter: "export" (`torch.export`) or "torchscript", for modules that the first does not take.
+        opset: Version of the operators that a module is exported to; default the exporter's own.
         data: Samples: a folder of `.npz`, an `.npz` (axis 0 indexes samples), `file.py:function`, "random", a list of
             feeds, or a function that returns an iterable of feeds.
         output: Path of the artifact; default `model.irc.onnx` beside the input.
@@ -146,6 +163,10 @@ def optimize(
         threads=threads,
         seed=seed,
         dump_after=_texts(dump_after),
+        example_inputs=example_inputs,
+        dynamic_shapes=dynamic_shapes,
+        exporter=exporter,
+        opset=opset,
         progress=progress,
     )
     return run(model, request)
@@ -153,8 +174,19 @@ def optimize(
 
 def run(model: str | Path | ir.Model | Any, request: Request) -> BuildReport:
     """Carries out a request; `optimize` with its arguments in one object."""
+    start = time.perf_counter()
+    _check_request(request)
+    plan = Plan.read(request.plan) if request.plan is not None else None
+    if plan is not None:
+        request = dataclasses.replace(request, seed=plan.seed)
+    recipe = resolve(request, plan)
+    job = _Job(request, plan, recipe, start)
+    if is_module(model) or (isinstance(model, str | Path) and is_module_spelling(str(model))):
+        with traced_input(model, request, recipe, plan, output=request.output) as found:
+            return _run_file(found.path, job, published_name=found.name, module=found)
+    _refuse_module_options(request)
     if isinstance(model, str | Path):
-        return _run_file(Path(model), request, published_name=None)
+        return _run_file(Path(model), job, published_name=None)
     if request.output is None:
         raise UsageError("a model in memory needs an output path: optimize(model, output='model.irc.onnx')")
     from irc.ir import normalize, save
@@ -162,23 +194,32 @@ def run(model: str | Path | ir.Model | Any, request: Request) -> BuildReport:
     with tempfile.TemporaryDirectory(prefix="irc-") as folder:
         path = Path(folder) / "model.onnx"
         save(normalize(model), path)
-        return _run_file(path, request, published_name="model in memory")
+        return _run_file(path, job, published_name="model in memory")
 
 
-def _run_file(path: Path, request: Request, *, published_name: str | None) -> BuildReport:
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A request with what it comes down to."""
+
+    request: Request
+    plan: Plan | None
+    recipe: Recipe
+    start: float
+
+
+def _run_file(path: Path, job: _Job, *, published_name: str | None, module: ModuleInput | None = None) -> BuildReport:
     from irc.ir import load
 
-    start = time.perf_counter()
-    _check_request(request)
+    request, plan = job.request, job.plan
     requirements = [Requirement.parse(text) for text in request.require]
+    fx_steps, steps = split_fx(job.recipe.steps, traced=module is not None, name=path.name)
+    recipe = dataclasses.replace(job.recipe, steps=tuple(steps))
+    request = _without_fx_names(request, fx_steps)
     request.progress(0.0, "loading the model")
-    plan = Plan.read(request.plan) if request.plan is not None else None
-    if plan is not None:
-        request = dataclasses.replace(request, seed=plan.seed)
-    recipe = resolve(request, plan)
     model = load(path)
     sources = (path, *external_files(model))
-    output = request.output if request.output is not None else default_output(path)
+    default = module.output if module is not None else default_output(path)
+    output = request.output if request.output is not None else default
     check_output(output, sources)
     digest = input_digest(sources)
     if plan is not None:
@@ -196,29 +237,34 @@ def _run_file(path: Path, request: Request, *, published_name: str | None) -> Bu
             recipe=recipe,
             target=target,
             request=request,
-            plan=plan,
+            plan=plan.behind(len(fx_steps)) if plan is not None else None,
             selection=selection,
             stage=stage,
+            examples=module.feeds if module is not None else (),
+            notes=module.notes if module is not None else (),
         )
         built = build.run()
+        if module is not None:
+            built.put_before(module.ledger, module.undone, len(fx_steps))
+        ran = [*fx_steps, *build.steps]
         built_plan = plan or Plan(
             input_name=name,
             input_sha256=digest,
             target=targets.render(target),
-            pipeline=pipeline.render(build.steps),
+            pipeline=pipeline.render(ran),
             recipe=recipe.name,
             seed=request.seed,
             denied=built.denied,
             statistics=built.statistics,
             samples=built.samples,
         )
-        report = _report(source, output, recipe, targets.render(target), build, built)
+        report = _report(source, output, recipe, targets.render(target), build, built, ran)
         report.unmet = [text for r in requirements if (text := r.unmet(report.ledger, report.coverage)) is not None]
         manifest, plan_file = sidecar(output, ".manifest.json"), sidecar(output, ".plan.yaml")
         stage.write_text(manifest.name, json.dumps(report.manifest(), indent=2, ensure_ascii=False) + "\n")
         stage.write_text(plan_file.name, built_plan.to_yaml())
         report.files = [*stage.publish(built.file, (manifest.name, plan_file.name)), *build.dumps]
-    report.seconds = time.perf_counter() - start
+    report.seconds = time.perf_counter() - job.start
     request.progress(1.0, "done")
     return report
 
@@ -260,7 +306,9 @@ def _check_request(request: Request) -> None:
         raise UsageError("give either a recipe or a level; a recipe can say 'extends: O2'")
     if request.metric is not None and request.data is None:
         raise UsageError("--metric needs --data: the artifact is judged on samples")
-    for name in ("batch", "threads"):
+    if request.exporter not in EXPORTERS:
+        raise UsageError(f"--exporter {request.exporter!r}: it must be one of {', '.join(EXPORTERS)}")
+    for name in ("batch", "threads", "opset"):
         value = getattr(request, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; it must be at least 1")
@@ -269,6 +317,23 @@ def _check_request(request: Request) -> None:
     for name, count in request.limits.items():
         if count < 0:
             raise UsageError(f"--limit {name}={count}: it must be at least 0")
+
+
+def _refuse_module_options(request: Request) -> None:
+    """An option that only says how a PyTorch module is traced is a mistake for a model that is ONNX already."""
+    given = {"--inputs": request.example_inputs, "--dynamic": request.dynamic_shapes, "--opset": request.opset}
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"{name} says how a PyTorch module is traced, and the model is ONNX already; leave it out")
+
+
+def _without_fx_names(request: Request, fx_steps: Sequence[Step]) -> Request:
+    """The request for the ONNX part of a pipeline: limits of FX passes have done their work."""
+    names = {step.pass_.name for step in fx_steps}
+    for name in request.dump_after:
+        if name in names:
+            raise UsageError(f"--dump-after {name}: it works on the PyTorch graph, which cannot be written as ONNX yet")
+    return dataclasses.replace(request, limits={k: v for k, v in request.limits.items() if k not in names})
 
 
 def external_files(model: ir.Model) -> tuple[Path, ...]:
@@ -300,14 +365,16 @@ def _counts(model: ir.Model) -> tuple[int, int, int]:
     return count_nodes(model), model.graph.opset_imports.get("", 0), cost(model).macs
 
 
-def _report(source: ModelFacts, output: Path, recipe: Recipe, target: str, build: Build, built: Built) -> BuildReport:
+def _report(
+    source: ModelFacts, output: Path, recipe: Recipe, target: str, build: Build, built: Built, ran: Sequence[Step]
+) -> BuildReport:
     size = built.file.stat().st_size
     if (external := data_file(built.file)).exists():
         size += external.stat().st_size
     return BuildReport(
         recipe=recipe.name,
         target=target,
-        pipeline=pipeline.render(build.steps),
+        pipeline=pipeline.render(ran),
         source=source,
         artifact=ModelFacts(output.name, size, *_counts(built.model)),
         sha256=sha256(built.file),

@@ -51,6 +51,7 @@ class Measurement:
         request: Data, label, seed and threads.
         runner: Where models run.
         planned: Statistics of a plan to replay; None to calibrate.
+        examples: Feeds that the input is known to take, used instead of generated ones.
 
     Attributes:
         source: The user's data; None without.
@@ -60,13 +61,20 @@ class Measurement:
     """
 
     def __init__(
-        self, path: Path, model: ir.Model, request: Request, runner: Runner, *, planned: Mapping[str, Any] | None
+        self,
+        path: Path,
+        model: ir.Model,
+        request: Request,
+        runner: Runner,
+        *,
+        planned: Mapping[str, Any] | None,
+        examples: Sequence[Feed] = (),
     ) -> None:
         self._path, self._model, self._request, self._runner = path, model, request, runner
         self._planned = planned
         self._sweeps: list[_Sweep] = []
         self._first: list[Sample] | None = None
-        self._generated: list[Feed] | None = None
+        self._generated: list[Feed] | None = list(examples[:LATENCY_SAMPLES]) or None
         self.notes: list[str] = []
         self.source: DataSource | None = None
         self.refused: str | None = None

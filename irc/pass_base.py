@@ -124,6 +124,7 @@ class Pass(abc.ABC):
 
     Attributes:
         name: The spelling on the command line, with dashes.
+        representation: What it rewrites: "onnx" models, or the "fx" graph of a traced PyTorch module.
         contract: What the pass promises about the outputs.
         requires: Names of facts that must hold before it runs; the manager inserts the pass that establishes them.
         establishes: Names of facts that hold after it ran.
@@ -131,6 +132,7 @@ class Pass(abc.ABC):
     """
 
     name: ClassVar[str]
+    representation: ClassVar[str] = "onnx"
     contract: ClassVar[Contract]
     requires: ClassVar[tuple[str, ...]] = ()
     establishes: ClassVar[tuple[str, ...]] = ()

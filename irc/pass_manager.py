@@ -22,16 +22,15 @@ from typing import Literal
 import onnx_ir as ir
 
 from irc import pipeline
-from irc.application import Applied, SiteKey, apply_pass, count_nodes
+from irc.application import Applied, SiteKey, apply_pass
 from irc.errors import PassFailed, UsageError
 from irc.expansion import as_steps, expand
-from irc.ir import check, snapshot
 from irc.isolation import isolate
 from irc.ledger import Entry, Ledger, PassRecord
 from irc.pass_base import MODEL_SITE, Context
 from irc.pipeline import Step
+from irc.representation import OnnxRepresentation, Representation
 from irc.selection import Selection
-from irc.services import services
 from irc.soundness import Soundness, VerifierFactory
 
 OnFailure = Literal["raise", "undo"]
@@ -75,6 +74,7 @@ class PassManager:
             site (or pass) back and goes on.
         after_pass: Called with (index, step, model) after each pass, for dumps.
         insert_required: Whether passes that establish required facts are inserted; False when they already are.
+        representation: What the passes rewrite; ONNX by default.
         reproducer: Called when a pass raises, with the model that the failing pipeline text starts from, that text, and the
             failure; returns what to tell the user about it.
 
@@ -94,6 +94,7 @@ class PassManager:
         after_pass: Callable[[int, Step, ir.Model], None] | None = None,
         insert_required: bool = True,
         reproducer: Callable[[ir.Model, str, PassFailed], str] | None = None,
+        representation: Representation | None = None,
     ) -> None:
         steps = as_steps(passes)
         self.steps = expand(steps, selection=selection) if insert_required else steps
@@ -103,6 +104,7 @@ class PassManager:
         self._on_failure: OnFailure = on_failure
         self._after_pass = after_pass
         self._reproducer = reproducer
+        self._ir = representation or OnnxRepresentation()
         known = {step.pass_.name for step in self.steps}
         for name in self._limits:
             if name not in known:
@@ -122,11 +124,10 @@ class PassManager:
             ModelError: If the model is invalid to begin with.
         """
         ctx = context or Context()
-        work = snapshot(model)
-        work.graph.name = work.graph.name or "graph"
-        check(work)
+        work = self._ir.snapshot(model)
+        self._ir.check(work)
         result = RunResult(work, Ledger(), self.steps)
-        with services(self._verify, ctx, work) as (ctx, factory):
+        with self._ir.services(self._verify, ctx, work) as (ctx, factory):
             for stretch in _stretches(self.steps):
                 result.model = self._run_stretch(result.model, stretch, ctx, result, factory)
         return result
@@ -138,7 +139,7 @@ class PassManager:
         lossless = first.pass_.contract.lossless
         trial, undone = self._apply_tolerantly(start, stretch, ctx)
         if keys := trial.keys:
-            sound = Soundness(start, self.steps, factory if lossless else None)
+            sound = Soundness(start, self.steps, factory if lossless else None, self._ir)
             reason = sound.violation(trial.model, keys)
             if reason is not None and not lossless and self._on_failure == "raise":
                 raise PassFailed(f"{first.pass_.name}: {reason}", pass_name=first.pass_.name, step=stretch[0])
@@ -216,10 +217,10 @@ class PassManager:
             dump: Whether to call `after_pass`.
         """
         denied = {**self._denied, **failed}
-        trial = _Trial(snapshot(start))
+        trial = _Trial(self._ir.snapshot(start))
         ran: list[tuple[Step, int]] = []  # with the number of rewrites made until it was done
         offered: collections.Counter[str] = collections.Counter()
-        nodes = count_nodes(start)
+        nodes = self._ir.count_nodes(start)
 
         def permit(key: SiteKey) -> str | None:
             if (reason := denied.get(key)) is not None or only is None or key in only:
@@ -237,7 +238,16 @@ class PassManager:
             else:
                 limit = self._limits.get(name) if only is None else None
                 left = None if limit is None else max(0, limit - offered[name])
-                one = apply_pass(step, trial.model, ctx, index=index, permit=permit, limit=left, nodes_before=nodes)
+                one = apply_pass(
+                    step,
+                    trial.model,
+                    ctx,
+                    index=index,
+                    permit=permit,
+                    limit=left,
+                    nodes_before=nodes,
+                    count=self._ir.count_nodes,
+                )
                 offered[name] += one.offered
                 ran.append((step, made + len(one.keys)))
             nodes = one.record.nodes_after

@@ -105,6 +105,17 @@ class Plan:
                 f"plan {path} is damaged: {type(error).__name__}: {error}; build again without --plan"
             ) from error
 
+    def behind(self, steps: int) -> Plan:
+        """The plan of what comes after the first steps of the pipeline."""
+        if not steps:
+            return self
+        later = {
+            dataclasses.replace(key, step=key.step - steps): reason
+            for key, reason in self.denied.items()
+            if key.step >= steps
+        }
+        return dataclasses.replace(self, denied=later)
+
     def check_input(self, sha256: str, name: str) -> None:
         """Raises UsageError when the model is not the one the plan was made for."""
         if sha256 != self.input_sha256:

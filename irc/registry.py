@@ -16,7 +16,6 @@ import difflib
 import functools
 import importlib.metadata
 import importlib.util
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,32 @@ class Entry:
             raise UsageError(
                 f"{self.name!r} of {self.distribution} cannot be loaded from {self.target}: {error}"
             ) from error
-        if not isinstance(found, type):
-            raise UsageError(f"{self.name!r} of {self.distribution}: {self.target} is not a class")
-        return found
+        return as_class(found, self.name, f"{self.name!r} of {self.distribution}: {self.target}")
+
+
+def as_class(found: Any, name: str, where: str) -> type:
+    """A registered object as a class with options: a class as it is, a pass written for `torch.fx` wrapped.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    from irc.trace.fx_pass import fx_pass_class, is_foreign_fx_pass
+
+    if is_foreign_fx_pass(found):
+        return fx_pass_class(found, name)
+    if not isinstance(found, type):
+        raise UsageError(f"{where} is not a class, nor a function from GraphModule to GraphModule")
+    return found
+
+
+def _as_pass(found: Any, name: str, where: str) -> type:
+    """A class with the methods of a pass."""
+    cls = as_class(found, name, where)
+    if missing := [part for part in ("name", "contract", "sites", "rewrite") if not hasattr(cls, part)]:
+        raise UsageError(
+            f"{where} is not a pass: it has no {', '.join(repr(part) for part in missing)}; derive it from irc.Pass"
+        )
+    return cls
 
 
 @functools.cache
@@ -85,13 +107,22 @@ def installed_targets() -> dict[str, Entry]:
     return _installed(TARGET_GROUP)
 
 
-def register(cls: type, *, name: str | None = None) -> type:
+def register(cls: Any, *, name: str | None = None) -> Any:
     """Registers a pass class for this process, so that pipeline text knows it; usable as a decorator.
+
+    Args:
+        cls: A pass class, a `torch.fx` pass class, or a function from GraphModule to GraphModule.
+        name: What pipeline text calls it; by default its own name, with dashes.
 
     Raises:
         UsageError: If another class already has the name.
     """
-    key = name or cls.name  # type: ignore[attr-defined]
+    from irc.trace.fx_pass import dashed, is_foreign_fx_pass
+
+    key: str = name or getattr(cls, "name", "") or dashed(cls.__name__)
+    if is_foreign_fx_pass(cls):
+        _REGISTERED[PASS_GROUP, _free_key(key, cls)] = as_class(cls, key, key)
+        return cls
     existing = _REGISTERED.get((PASS_GROUP, key))
     installed = installed_passes().get(key)
     if existing not in (None, cls) or (installed and installed.target != f"{cls.__module__}:{cls.__qualname__}"):
@@ -99,6 +130,15 @@ def register(cls: type, *, name: str | None = None) -> type:
         raise UsageError(f"a pass called {key!r} is already registered: {other}; give {cls.__qualname__} another name")
     _REGISTERED[PASS_GROUP, key] = cls
     return cls
+
+
+def _free_key(key: str, item: Any) -> str:
+    """The name, unless another pass has it."""
+    existing = _REGISTERED.get((PASS_GROUP, key))
+    own = existing is not None and getattr(existing, "make", None) is item
+    if key in installed_passes() or (existing is not None and not own):
+        raise UsageError(f"a pass called {key!r} is already registered; give {item.__name__} another name")
+    return key
 
 
 def pass_class(name: str) -> type[Any]:
@@ -141,6 +181,8 @@ def _lookup(name: str, known: dict[str, Entry], what: str, advice: str) -> Entry
 
 
 def _from_file(spelling: str) -> type:
+    from irc.trace.fx_pass import dashed
+
     path_text, _, class_name = spelling.rpartition(":")
     path = Path(path_text)
     if not path.is_file():
@@ -154,9 +196,9 @@ def _from_file(spelling: str) -> type:
     except Exception as error:
         raise UsageError(f"pass {spelling!r}: {path_text} raised {type(error).__name__}: {error}") from error
     found = getattr(module, class_name, None)
-    if not inspect.isclass(found):
-        classes = [n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__]
+    if found is None or not callable(found):
+        own = [n for n, c in vars(module).items() if callable(c) and getattr(c, "__module__", "") == module.__name__]
         raise UsageError(
-            f"pass {spelling!r}: {path_text} has no class {class_name!r}; it has {', '.join(classes) or 'none'}"
+            f"pass {spelling!r}: {path_text} has no class {class_name!r}; it has {', '.join(own) or 'none'}"
         )
-    return found
+    return _as_pass(found, dashed(class_name), f"pass {spelling!r}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx_ir as ir
 
 from irc.application import SiteKey
 from irc.errors import IrcError
-from irc.ir import check, interface
 from irc.pass_base import Contract
 from irc.pipeline import Step
+
+if TYPE_CHECKING:
+    from irc.representation import Representation
 
 
 class Verdict(Protocol):
@@ -43,9 +45,11 @@ VerifierFactory = Callable[[ir.Model], Verifier]
 class Soundness:
     """Answers whether a rewritten model is valid and computes what the start of the stretch computes."""
 
-    def __init__(self, start: ir.Model, steps: Sequence[Step], factory: VerifierFactory | None) -> None:
-        self._start, self._steps, self._factory = start, steps, factory
-        self._interface = interface(start)
+    def __init__(
+        self, start: Any, steps: Sequence[Step], factory: VerifierFactory | None, representation: Representation
+    ) -> None:
+        self._start, self._steps, self._factory, self._ir = start, steps, factory, representation
+        self._interface = representation.interface(start)
         self._verifier: Verifier | None = None
         self.notes: list[str] = []
 
@@ -54,13 +58,13 @@ class Soundness:
         """How many times a rewritten model was run."""
         return self._verifier.runs if self._verifier is not None else 0
 
-    def violation(self, model: ir.Model, keys: Sequence[SiteKey]) -> str | None:
+    def violation(self, model: Any, keys: Sequence[SiteKey]) -> str | None:
         """What is wrong with a model after these rewrites, or None."""
         try:
-            check(model)
+            self._ir.check(model)
         except IrcError as error:
             return f"the model is no longer valid: {error}"
-        if (difference := self._interface.difference(interface(model))) is not None:
+        if (difference := self._interface.difference(self._ir.interface(model))) is not None:
             return f"the interface changed: {difference}"
         if self._factory is None or not keys:
             return None

@@ -1,4 +1,4 @@
-"""`irc optimize`: from a model file to a smaller, faster, checked one."""
+"""`irc optimize`: from a model file, or a PyTorch module, to a smaller, faster, checked one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def add_parser(subparsers: Any) -> None:
         help="rewrite a model, check it, measure it, write it",
         description="Rewrites a model until it is small and fast, proves what that cost, and writes plain ONNX.",
     )
-    parser.add_argument("model", help="an ONNX file")
+    parser.add_argument(
+        "model", help="an ONNX file; of PyTorch a package.module:factory, a file.py:factory or a saved program.pt2"
+    )
     parser.add_argument("extra", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", metavar="FILE", help="artifact; default MODEL.irc.onnx beside the input")
     level = parser.add_mutually_exclusive_group()
@@ -37,6 +39,15 @@ def add_parser(subparsers: Any) -> None:
         metavar="DATA",
         help="folder of .npz (one feed each), x.npz (axis 0 indexes samples), f.py:function, random",
     )
+    module = parser.add_argument_group("PyTorch modules")
+    module.add_argument(
+        "--inputs", metavar="F.PY:NAME", help="what the module is called with; of several, differing sizes are dynamic"
+    )
+    module.add_argument("--dynamic", metavar="DIMS", help="dynamic dimensions: image:0=batch,ids:1=sequence")
+    module.add_argument(
+        "--exporter", metavar="NAME", default="export", help="export (torch.export, default) or torchscript"
+    )
+    module.add_argument("--opset", type=int, metavar="N", help="operators to export to; default the exporter's own")
     parser.add_argument("--label", metavar="KEY", help="which array of the data is the label")
     parser.add_argument("--metric", metavar="METRIC", help="accuracy, f1, cross-entropy, spearman or f.py:function")
     parser.add_argument("--max-drop", metavar="LOSS", help="accuracy budget: 0.5%% (relative) or 0.5pt (absolute)")
@@ -105,6 +116,10 @@ def _optimize(args: argparse.Namespace, target: str | None, output: str | None, 
 
     return optimize(
         args.model,
+        example_inputs=args.inputs,
+        dynamic_shapes=args.dynamic,
+        exporter=args.exporter,
+        opset=args.opset,
         data=args.data,
         output=output,
         level=_level(args),
@@ -143,7 +158,7 @@ def _targets(args: argparse.Namespace) -> tuple[list[str | None], list[str | Non
         raise UsageError(f"several targets write several files: give an existing folder with -o, not {args.output!r}")
     names = [parse_call(text, what="target")[0] for text in texts]
     labels = [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names)]
-    stem = Path(args.model).stem
+    stem = args.model.rpartition(":")[2] if ":" in args.model else Path(args.model).stem
     return [*texts], [str(Path(args.output) / f"{stem}.{label}.irc.onnx") for label in labels]
 
 

@@ -1,0 +1,183 @@
+"""Example inputs of a module: what it is traced with, and what says which dimensions are dynamic.
+
+An example is what the module is called with: a tensor, a tuple of arguments, a dict of keyword arguments, or
+`(args, kwargs)`. A list holds several examples; dimensions in which they differ are dynamic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from irc.errors import DataError, UsageError
+from irc.trace.module_source import load_object, user_code
+
+if TYPE_CHECKING:
+    import torch
+
+Feed = dict[str, "np.ndarray[Any, Any]"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One call of a module.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Keyword arguments, in the order of the parameters of `forward`.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def leaves(self) -> list[Any]:
+        """The tensors and plain values in the arguments, in the order in which torch flattens them."""
+        from torch.utils import _pytree as pytree
+
+        return list(pytree.tree_leaves((self.args, self.kwargs)))
+
+
+def read_examples(given: Any, module: torch.nn.Module | None = None) -> list[Example]:
+    """The examples in what a user gives, as calls of the module.
+
+    Args:
+        given: `file.py:name` or `package.module:name` (a function without arguments, or a value), a function, a tensor, a
+            tuple, a dict, or a list of them. A list of tensors is one call only if it has one element.
+        module: The module they are for; its `forward` says the order of keyword arguments.
+
+    Raises:
+        UsageError: If the spelling names nothing.
+        DataError: If the user's code raises, or gives something that is no example.
+    """
+    if isinstance(given, str):
+        text = given
+        given = load_object(text, what="inputs")
+        where = f"inputs {text!r}"
+    else:
+        where = "example_inputs"
+    if callable(given) and not _is_example(given):
+        with user_code(where, DataError):
+            given = given()
+    items = given if isinstance(given, list) else [given]
+    if not items:
+        raise DataError(f"{where} is an empty list; irc expects at least one example")
+    return [_example(item, where, module) for item in items]
+
+
+def _is_example(item: Any) -> bool:
+    import torch
+
+    return isinstance(item, torch.Tensor | tuple | Mapping | list | np.ndarray)
+
+
+def _example(item: Any, where: str, module: torch.nn.Module | None) -> Example:
+    import torch
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    if isinstance(item, Example):
+        return item
+    if isinstance(item, torch.Tensor | np.ndarray):
+        args, kwargs = (item,), {}
+    elif isinstance(item, Mapping):
+        args, kwargs = (), dict(item)
+    elif isinstance(item, tuple):
+        both = len(item) == 2 and isinstance(item[0], tuple) and isinstance(item[1], Mapping)
+        args, kwargs = (item[0], dict(item[1])) if both else (item, {})
+    else:
+        raise DataError(
+            f"{where} holds {type(item).__name__}; irc expects a tensor, a tuple of arguments, a dict of keyword "
+            "arguments, or a list of them"
+        )
+    if not all(isinstance(key, str) for key in kwargs):
+        raise DataError(f"{where}: the keys of keyword arguments must be texts; there is {next(iter(kwargs))!r}")
+    if module is not None and kwargs:
+        known = list(inspect.signature(module.forward).parameters)
+        kwargs = dict(sorted(kwargs.items(), key=lambda pair: known.index(pair[0]) if pair[0] in known else len(known)))
+    example = Example(tuple(map(_tensors, args)), {key: _tensors(value) for key, value in kwargs.items()})
+    if not any(isinstance(leaf, torch.Tensor) for leaf in example.leaves()):
+        raise DataError(f"{where} holds no tensor; irc expects what the module is called with")
+    return example
+
+
+def _tensors(value: Any) -> Any:
+    """Numpy arrays as tensors; everything else as it is."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+
+
+def run_module(function: Callable[..., Any], example: Example, where: str) -> list[torch.Tensor]:
+    """The tensors a module returns, in order.
+
+    Raises:
+        DataError: If it raises: the example does not fit it.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    try:
+        with torch.no_grad():
+            result = function(*example.args, **example.kwargs)
+    except Exception as error:
+        from irc.trace.module_source import one_line, user_line
+
+        raise DataError(
+            f"{where} does not run on the example inputs: {type(error).__name__}: {one_line(error)}{user_line(error)}; it "
+            f"was called with {describe(example)}"
+        ) from error
+    return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
+def describe(example: Example) -> str:
+    """The arguments in words: types and shapes."""
+    texts = [_describe(value) for value in example.args]
+    texts += [f"{key}={_describe(value)}" for key, value in example.kwargs.items()]
+    return ", ".join(texts)
+
+
+def _describe(value: Any) -> str:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return (
+        f"a {type(value).__name__}"
+        if isinstance(value, Mapping | Sequence) and not isinstance(value, str)
+        else repr(value)
+    )
+
+
+def as_feed(names: Sequence[str], example: Example) -> Feed:
+    """The example as an ONNX session takes it.
+
+    Args:
+        names: Names of the tensor arguments, in the order of the leaves; those that the graph does not take are left out by
+            the caller.
+        example: The call.
+
+    Raises:
+        UsageError: If the example has another number of tensors than there are names.
+    """
+    import torch
+
+    tensors = [leaf for leaf in example.leaves() if isinstance(leaf, torch.Tensor)]
+    if len(tensors) != len(names):
+        raise UsageError(f"the examples differ: one has {len(tensors)} tensors, the traced one has {len(names)}")
+    return {name: to_numpy(tensor) for name, tensor in zip(names, tensors, strict=True)}
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A copy of a tensor as an array, bfloat16 included."""
+    import torch
+
+    tensor = tensor.detach().cpu().resolve_conj()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return np.array(tensor.view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+    return np.array(tensor.numpy())

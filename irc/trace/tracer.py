@@ -1,0 +1,334 @@
+"""From a PyTorch module to an ONNX model in memory, with everything that was checked and said on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from irc.application import SiteKey
+from irc.errors import DataError, ModelError, UsageError
+from irc.ledger import Ledger
+from irc.pass_base import Context
+from irc.pass_manager import OnFailure
+from irc.pipeline import Step
+from irc.trace.capture import capture, leaf_names
+from irc.trace.dynamic_dimensions import dynamic_shapes as settle_dimensions
+from irc.trace.dynamic_dimensions import parse_dynamic
+from irc.trace.example_inputs import Example, Feed, read_examples, run_module, to_numpy
+from irc.trace.inference_mode import inference_mode, set_program_to_inference
+from irc.trace.lowering import detach, lower, lower_with_torchscript
+from irc.trace.module_source import ModuleSource, open_source
+from irc.trace.tensor_difference import TensorReference
+
+if TYPE_CHECKING:
+    import torch
+
+Exporter = Literal["export", "torchscript"]
+EXPORTERS: tuple[Exporter, ...] = ("export", "torchscript")
+
+
+@dataclasses.dataclass
+class Traced:
+    """A PyTorch network as ONNX.
+
+    Attributes:
+        model: The ONNX model; its weights share memory with the module until `detach` is called.
+        name: What the network is called.
+        exporter: Which exporter made it, with the version of torch, in words.
+        feeds: The example inputs as an ONNX session takes them; none without examples.
+        reference: What the module returns on them.
+        ledger: What the FX passes did.
+        undone: Rewrites of FX passes that were taken back.
+        notes: What a report should say.
+    """
+
+    model: ir.Model
+    name: str
+    exporter: str
+    feeds: list[Feed] = dataclasses.field(default_factory=list)
+    reference: TensorReference | None = None
+    kept_outputs: list[int] = dataclasses.field(default_factory=list)
+    ledger: Ledger = dataclasses.field(default_factory=Ledger)
+    undone: dict[SiteKey, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def detach(self) -> Traced:
+        """Copies the weights, so that training the module further leaves the model as it is; returns itself."""
+        detach(self.model)
+        return self
+
+    def save(self, path: Path) -> tuple[Path, ...]:
+        """Writes the model as `torch.onnx.export(..., path)` does: large weights in a file beside it."""
+        from torch.onnx import ONNXProgram
+
+        if self.exporter.startswith("torchscript"):
+            from irc.ir import save
+
+            return save(self.model, path)
+        ONNXProgram(self.model, None).save(path, external_data=True)
+        return (path,)
+
+    def difference(self, outputs: Sequence[Sequence[np.ndarray[Any, Any]]]) -> str | None:
+        """What is wrong with the outputs of an ONNX session on the example inputs, or None: the module itself is the reference.
+
+        Args:
+            outputs: The outputs of each feed, in the order of the graph.
+        """
+        if self.reference is None:
+            return None
+        names = [value.name or "" for value in self.model.graph.outputs]
+        for number, found in enumerate(outputs):
+            if len(found) != len(self.kept_outputs):
+                return f"the module returns {len(self.kept_outputs)} tensors and the ONNX model {len(found)}"
+            places = dict(zip(self.kept_outputs, found, strict=True))
+            labels = [""] * (max(self.kept_outputs, default=-1) + 1)
+            for place, name in zip(self.kept_outputs, names, strict=True):
+                labels[place] = name
+            if (message := self.reference.difference(number, places, names=labels)) is not None:
+                return message
+        return None
+
+
+def trace(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    dynamic_shapes: Any = None,
+    exporter: str = "export",
+    opset: int | None = None,
+    passes: Sequence[Step] = (),
+    verify: bool = True,
+    denied: Mapping[SiteKey, str] | None = None,
+    limits: Mapping[str, int] | None = None,
+    on_failure: OnFailure = "raise",
+    context: Context | None = None,
+) -> Traced:
+    """Turns a PyTorch module into an ONNX model in memory; nothing is written to disk.
+
+    Args:
+        model: A module, an exported program, `package.module:factory`, `file.py:factory` or the path of a `.pt2`. A module is
+            traced in inference mode and put back into the mode it was in.
+        example_inputs: What it is called with: a tensor, a tuple of arguments, a dict of keyword arguments, `(args, kwargs)`, a
+            function that returns one of them, `file.py:name`, or a list of several. Dimensions in which two of them differ
+            are dynamic. A `.pt2` has its own.
+        dynamic_shapes: Dynamic dimensions: `image:0=batch,ids:1`, or by input and axis, `{"image": {0: "batch"}}`, or what
+            `torch.export.export` takes. By default those in which the examples differ.
+        exporter: "export" is `torch.export` with torch's ONNX exporter; "torchscript" the older one, which runs the
+            module once and keeps what it saw, for modules that the first does not take.
+        opset: Version of the ONNX operators; by default the exporter's own.
+        passes: FX passes to run before lowering.
+        verify: Whether FX passes are checked on the examples, and outputs of the module are kept to check the model with.
+        denied: Rewrites of FX passes not to make.
+        limits: At most this many sites per FX pass.
+        on_failure: Whether an FX pass that fails ends the trace or is taken back.
+        context: For the FX passes.
+
+    Raises:
+        UsageError: If torch is missing, or the request names something that does not exist.
+        ModelError: If the module cannot be traced or lowered: which module and line stopped it, and what to try.
+        DataError: If the module does not run on the examples.
+    """
+    if exporter not in EXPORTERS:
+        raise UsageError(f"--exporter {exporter!r}: it must be one of {', '.join(EXPORTERS)}")
+    source = open_source(model)
+    given = parse_dynamic(dynamic_shapes) if isinstance(dynamic_shapes, str) else dynamic_shapes
+    with contextlib.ExitStack() as stack:
+        notes = stack.enter_context(inference_mode(source.module)) if source.module is not None else []
+        examples = _examples(source, example_inputs)
+        traced = _Tracing(source, examples, given, exporter, opset, list(notes), verify)
+        return traced.run(
+            passes, denied=denied or {}, limits=limits or {}, on_failure=on_failure, ctx=context or Context()
+        )
+
+
+def _examples(source: ModuleSource, given: Any) -> list[Example]:
+    if given is not None:
+        return read_examples(given, source.module)
+    if source.program is not None:
+        own = source.program.example_inputs
+        return [Example(tuple(own[0]), dict(own[1]))] if own is not None else []
+    raise UsageError(
+        f"{source.name} is a PyTorch module: give what it is called with, --inputs file.py:example_inputs "
+        "(in Python: example_inputs=...)"
+    )
+
+
+@dataclasses.dataclass
+class _Tracing:
+    """One trace; the module is in inference mode while it runs."""
+
+    source: ModuleSource
+    examples: list[Example]
+    dynamic: Any
+    exporter: str
+    opset: int | None
+    notes: list[str]
+    verify: bool
+
+    def run(
+        self,
+        passes: Sequence[Step],
+        *,
+        denied: Mapping[SiteKey, str],
+        limits: Mapping[str, int],
+        on_failure: OnFailure,
+        ctx: Context,
+    ) -> Traced:
+        import torch
+
+        function = self._function()
+        reference = self._reference(function)
+        ledger, undone = Ledger(), {}
+        names, shapes = self._names(), None
+        if self.source.module is not None:
+            shapes = settle_dimensions(self.examples, names, self.dynamic)
+        elif self.dynamic is not None:
+            raise UsageError(
+                "dynamic dimensions of a saved program are those it was exported with; export it again with dynamic_shapes"
+            )
+        if self.exporter == "torchscript":
+            model = self._by_torchscript(names, shapes, passes)
+            kept = list(range(len(model.graph.outputs)))
+        else:
+            program = self.source.program
+            if program is None:
+                assert self.source.module is not None
+                program = capture(self.source.module, self.examples[0], shapes)
+            else:
+                program, changed = set_program_to_inference(program)
+                self.notes += changed
+            outputs = _tensor_outputs(program)
+            if passes:
+                from irc.trace.fx_manager import run_fx_passes
+
+                ran = run_fx_passes(
+                    program,
+                    passes,
+                    self.examples,
+                    ctx=ctx,
+                    verify=self.verify,
+                    denied=denied,
+                    limits=limits,
+                    on_failure=on_failure,
+                )
+                program, ledger, undone = ran.program, ran.ledger, ran.undone
+            left = _tensor_outputs(program)
+            kept = (
+                [place for place, name in enumerate(outputs) if name in left]
+                if left != outputs
+                else list(range(len(outputs)))
+            )
+            model = lower(program, shapes=shapes, opset=self.opset, module=self.source.module)
+            names = _input_names(program)
+        label = {"export": "torch.export", "torchscript": "torchscript"}[self.exporter]
+        opset = model.graph.opset_imports.get("", 0)
+        self.notes.insert(0, f"traced with {label} of torch {torch.__version__}, opset {opset}")
+        traced = Traced(
+            model,
+            self.source.name,
+            self.exporter,
+            self._feeds(model, names),
+            reference,
+            kept,
+            ledger,
+            undone,
+            [*self.notes, *(reference.notes if reference is not None else [])],
+        )
+        if reference is not None:
+            self._check_reference(reference)
+        return traced
+
+    def _function(self) -> Any:
+        if self.source.module is not None:
+            return self.source.module
+        assert self.source.program is not None
+        return (
+            self.source.program.module(check_guards=False)
+            if _takes_guards(self.source.program)
+            else self.source.program.module()
+        )
+
+    def _reference(self, function: Any) -> TensorReference | None:
+        """Outputs of the module on all examples; running it first also says at once whether they fit."""
+        if not self.examples:
+            self.notes.append("not compared with the module: there are no example inputs")
+            return None
+        where = f"the module {self.source.name}"
+        if not self.verify:
+            run_module(function, self.examples[0], where)
+            return None
+        return TensorReference([functools.partial(run_module, function, example, where) for example in self.examples])
+
+    def _check_reference(self, reference: TensorReference) -> None:
+        for number, values in enumerate(reference.values, 1):
+            for place, value in enumerate(values):
+                if value is not None and value.dtype.kind == "f" and not np.isfinite(value).all():
+                    self.notes.append(f"output {place} of the module is not finite on example {number}")
+
+    def _names(self) -> list[str]:
+        if self.source.module is None:
+            return []
+        return leaf_names(self.source.module, self.examples[0])
+
+    def _by_torchscript(self, names: Sequence[str], shapes: Any, passes: Sequence[Step]) -> ir.Model:
+        if self.source.module is None:
+            raise UsageError(
+                "--exporter torchscript takes a module; this is a saved program, which only torch.export reads"
+            )
+        if passes:
+            raise UsageError(
+                f"{passes[0].pass_.name} works on the graph of torch.export, which --exporter torchscript does not make"
+            )
+        self.notes.append("the TorchScript exporter keeps the control flow that the first example takes")
+        return lower_with_torchscript(self.source.module, self.examples[0], names, shapes=shapes, opset=self.opset)
+
+    def _feeds(self, model: ir.Model, names: Sequence[str]) -> list[Feed]:
+        """The examples under the names of the graph's inputs."""
+        import torch
+
+        wanted = [value.name for value in model.graph.inputs]
+        feeds = []
+        for example in self.examples:
+            leaves = example.leaves()
+            if len(names) != len(leaves):
+                raise DataError(f"an example has {len(leaves)} inputs and the program {len(names)}")
+            feed = {
+                name: to_numpy(leaf)
+                for name, leaf in zip(names, leaves, strict=True)
+                if isinstance(leaf, torch.Tensor) and name in wanted
+            }
+            if missing := [name for name in wanted if name not in feed]:
+                raise ModelError(f"the traced model has an input {missing[0]!r} that no example gives")
+            feeds.append(feed)
+        return feeds
+
+
+def _takes_guards(program: torch.export.ExportedProgram) -> bool:
+    import inspect
+
+    return "check_guards" in inspect.signature(program.module).parameters
+
+
+def _input_names(program: torch.export.ExportedProgram) -> list[str]:
+    """Names of the leaves of a call, as the graph has them."""
+    from torch.export.graph_signature import InputKind
+
+    return [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+
+
+def _tensor_outputs(program: torch.export.ExportedProgram) -> list[str]:
+    """Names of the outputs that are tensors."""
+    from torch.export.graph_signature import OutputKind, TensorArgument
+
+    return [
+        s.arg.name
+        for s in program.graph_signature.output_specs
+        if s.kind is OutputKind.USER_OUTPUT and isinstance(s.arg, TensorArgument)
+    ]

@@ -1,0 +1,1 @@
+"""Rewrites of the graph of a PyTorch module, before it is lowered to ONNX."""
