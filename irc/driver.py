@@ -284,10 +284,14 @@ def resolve(request: Request, plan: Plan | None = None) -> Recipe:
     else:
         base = recipes.level(request.level or ("O2" if has_data else "O1"), has_data=has_data)
     if request.passes is not None:
-        from irc.expansion import as_steps
-
         items = [request.passes] if isinstance(request.passes, str) else list(request.passes)
-        base = dataclasses.replace(base, steps=tuple(as_steps(items)), never_worse=False)
+        steps, inside = recipes.steps_of(items, has_data=has_data)
+        if inside is not None and (request.level is not None or request.recipe is not None):
+            raise UsageError(
+                f"{inside.name} in --passes is a level; leave out "
+                + ("--recipe" if request.recipe else f"-{request.level}")
+            )
+        base = dataclasses.replace(inside or base, steps=tuple(steps), never_worse=inside is not None)
     return dataclasses.replace(base, **budget)
 
 

@@ -111,6 +111,7 @@ def traced_input(
         opset=request.opset,
         passes=steps,
         verify=request.verify,
+        copy=False,
         denied={key: reason for key, reason in plan.denied.items() if key.step < len(steps)}
         if plan is not None
         else {},
@@ -137,16 +138,23 @@ def _compare(traced: Traced, path: Path, request: Request) -> None:
 
     if traced.reference is None:
         return
+    other = "torchscript" if traced.exporter == "export" else "export"
+    outputs: list[list[Any]] = []
     with Runner(threads=request.threads) as runner:
         try:
             with runner.open(path, optimization="none") as opened:
-                outputs = [list(opened.run(feed).values()) for feed in traced.feeds]
+                for feed in traced.feeds:
+                    outputs.append(list(opened.run(feed).values()))
         except RunnerError as error:
-            traced.notes.append(f"not compared with the module: the runtime cannot run what was exported: {error}")
-            return
+            if not outputs:
+                traced.notes.append(f"not compared with the module: the runtime cannot run what was exported: {error}")
+                return
+            raise ModelError(
+                f"what was exported of {traced.name} runs on the first example and not on example {len(outputs) + 1}: sizes of the "
+                f"first are fixed in it; try --exporter {other}, or examples of one size: {error}"
+            ) from error
     message = traced.difference(outputs)
     if message is not None:
-        other = "torchscript" if traced.exporter == "export" else "export"
         raise ModelError(
             f"the exported model does not compute what the module {traced.name} computes: {message}; try --exporter {other}, or "
             "--no-verify to build it all the same"

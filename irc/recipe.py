@@ -2,7 +2,7 @@
 
     # recipe.yaml
     extends: O2                     # optional: start from a level
-    pipeline: [fold-batch-norm, {quantize: {exclude: "op:Gemm"}}]     # or pipeline text
+    pipeline: [fold-batch-norm, {quantize: {exclude: "op:Gemm"}}]     # or pipeline text; a level is an item too: O1
     objective: latency              # or bytes
     budget: {max_drop: 0.5%, min_speedup: 1.3, target_size: 5MB}
     target: ort
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,38 @@ def level(name: str, *, has_data: bool) -> Recipe:
     )
 
 
+def steps_of(items: Sequence[object], *, has_data: bool) -> tuple[list[Step], Recipe | None]:
+    """The steps of a pipeline in which a level may stand for its passes: `fx-drop-training-branches{heads=aux},O2`.
+
+    Args:
+        items: Pipeline texts, passes, steps.
+        has_data: As `level` takes it.
+
+    Returns:
+        The steps, and the level among them, whose budget then holds; None without.
+
+    Raises:
+        UsageError: If there are several levels.
+    """
+    from irc.expansion import as_steps
+
+    steps: list[Step] = []
+    found: Recipe | None = None
+    for item in items:
+        for part in pipeline.split_calls(item, what="pipeline") if isinstance(item, str) else [item]:
+            name = part.strip().lstrip("-") if isinstance(part, str) else ""
+            if name in _LEVELS or name in _LATER:
+                if found is not None:
+                    raise UsageError(f"the pipeline has two levels, {found.name} and -{name}; each has all its passes")
+                found = level(name, has_data=has_data)
+                steps += found.steps
+            else:
+                steps += as_steps([part])
+    if not steps and found is None and any(isinstance(item, str) for item in items):
+        raise UsageError("the pipeline is empty; `irc passes` lists the passes")
+    return steps, found
+
+
 def load(path: Path, *, has_data: bool) -> Recipe:
     """Reads a YAML recipe.
 
@@ -171,8 +203,12 @@ def load(path: Path, *, has_data: bool) -> Recipe:
     )
     changes: dict[str, Any] = {"name": path.name}
     if "pipeline" in document:
-        changes["steps"] = tuple(_steps(document["pipeline"], path))
-        changes["never_worse"] = False
+        steps, inside = steps_of(_items(document["pipeline"], path), has_data=has_data)
+        if inside is not None and "extends" in document:
+            raise UsageError(f"recipe {path}: 'extends' and {inside.name} in the pipeline; keep one of them")
+        base = inside or base
+        changes["steps"] = tuple(steps)
+        changes["never_worse"] = inside is not None
     elif "extends" not in document:
         raise UsageError(f"recipe {path} has neither 'pipeline' nor 'extends'")
     budget = document.get("budget") or {}
@@ -195,23 +231,24 @@ def load(path: Path, *, has_data: bool) -> Recipe:
     return dataclasses.replace(base, **changes)
 
 
-def _steps(value: Any, path: Path) -> list[Step]:
+def _items(value: Any, path: Path) -> list[object]:
+    """The items of a pipeline as YAML has it: texts, and passes with their options."""
     if isinstance(value, str):
-        return pipeline.parse(value)
+        return [value]
     if not isinstance(value, list):
         raise UsageError(f"recipe {path}: pipeline must be text or a list of passes")
-    steps: list[Step] = []
+    items: list[object] = []
     for item in value:
         if isinstance(item, str):
-            steps += pipeline.parse(item)
+            items.append(item)
         elif isinstance(item, Mapping) and len(item) == 1:
             ((name, given),) = item.items()
             if not isinstance(given or {}, Mapping):
                 raise UsageError(f"recipe {path}: {name} has {given!r}; write its options as {{option: value}}")
-            steps.append(pipeline.step(str(name), dict(given or {})))
+            items.append(pipeline.step(str(name), dict(given or {})))
         else:
             raise UsageError(f"recipe {path}: {item!r} is not a pass; write its name or name: {{option: value}}")
-    return steps
+    return items
 
 
 def _check_keys(document: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:

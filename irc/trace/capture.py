@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 def leaf_names(module: torch.nn.Module, example: Example) -> list[str]:
     """Names of the leaves of a call: the parameters of `forward`, with keys and positions for what is nested in them."""
-    import inspect
-
     from torch.utils import _pytree as pytree
 
     parameters = list(inspect.signature(module.forward).parameters.values())
@@ -71,8 +70,12 @@ def _export(module: torch.nn.Module, example: Example, axes: Any, *, strict: boo
     import torch
     from torch.export import dynamic_shapes
 
+    settings: dict[str, Any] = {"strict": strict}
+    if "prefer_deferred_runtime_asserts_over_guards" in inspect.signature(torch.export.export).parameters:
+        settings["prefer_deferred_runtime_asserts_over_guards"] = True  # as torch's ONNX exporter has it
+
     def export(shapes: Any) -> torch.export.ExportedProgram:
-        return torch.export.export(module, example.args, kwargs=example.kwargs, dynamic_shapes=shapes, strict=strict)
+        return torch.export.export(module, example.args, kwargs=example.kwargs, dynamic_shapes=shapes, **settings)
 
     try:
         return export(axes)

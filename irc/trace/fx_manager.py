@@ -16,6 +16,7 @@ from irc.pass_manager import OnFailure, PassManager
 from irc.pipeline import Step
 from irc.soundness import VerifierFactory
 from irc.trace.example_inputs import Example
+from irc.trace.fx_pass import tensor_bytes
 from irc.trace.program_graph import copy_graph, lift, output_names, unlift
 from irc.trace.tensor_difference import TensorReference
 
@@ -143,7 +144,7 @@ class FxRepresentation:
         originals = dict(self._pristine.state_dict(keep_vars=True))
         for name, mine in self.start.state_dict(keep_vars=True).items():
             original = originals[name]
-            if not torch.equal(_bits(mine), _bits(original)):
+            if not torch.equal(tensor_bytes(mine), tensor_bytes(original)):
                 with torch.no_grad():
                     mine.data.copy_(original)
                 raise ModelError(f"a pass wrote into {name!r}; make a new parameter instead (irc.trace.add_attribute)")
@@ -233,10 +234,3 @@ def _outputs(model: fx.GraphModule, feed: Sequence[Any]) -> list[Any]:
 
 def _flat(example: Example) -> list[Any]:
     return example.leaves()
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of a tensor, so that NaN equals itself."""
-    import torch
-
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor.detach()

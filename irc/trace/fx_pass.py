@@ -37,6 +37,7 @@ from irc.ir import MODULE_KEY
 from irc.pass_base import MODEL_SITE, Context, Contract, Pass, Site, Skip
 
 if TYPE_CHECKING:
+    import torch
     from torch import fx
 
 
@@ -153,10 +154,22 @@ class ForeignFxPass(FxPass):
 
 
 def _fingerprint(model: fx.GraphModule) -> tuple[Any, ...]:
-    """What a rewrite changes: the nodes with their arguments, and which tensors they read."""
+    """What a rewrite changes: the nodes with their arguments, which tensors they read, and what is in these."""
+    import zlib
+
     nodes = [(n.op, str(n.target), str(n.args), str(n.kwargs), n.name) for n in model.graph.nodes]
-    tensors = [(name, id(tensor)) for name, tensor in (*model.named_parameters(), *model.named_buffers())]
+    tensors = [
+        (name, id(tensor), zlib.crc32(tensor_bytes(tensor).numpy()))
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    ]
     return (nodes, tensors)
+
+
+def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor, in which NaN equals itself."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _adopt(model: fx.GraphModule, other: fx.GraphModule) -> None:

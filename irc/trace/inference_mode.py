@@ -44,27 +44,47 @@ def _depends_on_mode(module: torch.nn.Module) -> bool:
 def set_program_to_inference(program: torch.export.ExportedProgram) -> tuple[torch.export.ExportedProgram, list[str]]:
     """A program whose batch normalizations and dropouts are those of inference, and the notes about what was changed.
 
-    `batch_norm(..., training=True)` takes its running statistics, and the updates of these are no longer outputs of the
-    program; `dropout(x, p, train=True)` becomes `dropout(x, p, False)`.
+    `batch_norm(..., training=True)` takes its running statistics, and no batch is counted; `dropout(x, p, train=True)` becomes
+    `dropout(x, p, False)`. The program that is given stays as it is.
     """
-    import torch
+    from irc.trace.program_graph import lift, unlift
 
-    graph = program.graph
-    found = []
-    for node in graph.nodes:
-        if node.op == "call_function" and (place := _training_argument(node)) is not None and node.args[place] is True:
-            found.append((node, place))
-    if not found:
+    if not any(_trains(node) for node in program.graph.nodes):
         return program, []
-    for node, place in found:
+    model = unlift(program)
+    found = [node for node in model.graph.nodes if _trains(node)]
+    for node in found:
+        place = _training_argument(node)
+        assert place is not None
         arguments = list(node.args)
         arguments[place] = False
         node.args = tuple(arguments)
-    names = [str(node.name) for node, _ in found]
+    for node in list(model.graph.nodes):
+        if _counts_batches(node):
+            model.graph.erase_node(node)
+    names = [str(node.name) for node in found]
     shown = ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    program.graph_module.recompile()
-    del torch
-    return program, [f"{len(names)} operations were exported in training mode ({shown}); they are set to inference"]
+    model.recompile()
+    note = f"{len(names)} operations were exported in training mode ({shown}); they are set to inference"
+    return lift(model, program), [note]
+
+
+def _trains(node: torch.fx.Node) -> bool:
+    """Whether an operation does what it does in training."""
+    if node.op != "call_function":
+        return False
+    place = _training_argument(node)
+    return place is not None and node.args[place] is True
+
+
+def _counts_batches(node: torch.fx.Node) -> bool:
+    """Whether an operation adds one to the number of batches that a normalization has seen."""
+    return (
+        node.op == "call_function"
+        and str(node.target).startswith("aten.add_.")
+        and str(getattr(node.args[0], "target", "")).endswith("num_batches_tracked")
+        and not node.users
+    )
 
 
 def _training_argument(node: torch.fx.Node) -> int | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,16 +102,29 @@ def lower_with_torchscript(
         "opset_version": opset,
     }
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _written_out_attention():
             if size < LARGE_BYTES:
                 torch.onnx.export(module, example.args, buffer, **options)  # type: ignore[arg-type]
                 model = ir.serde.deserialize_model(_parsed(buffer))
             else:
                 model = _through_folder(module, example, options)
     except Exception as error:
-        raise explain(error, module, what="exported by TorchScript") from error
+        raise explain(error, module, what="exported by TorchScript", other="export") from error
     _mark_modules(model, module)
     return model
+
+
+@contextlib.contextmanager
+def _written_out_attention() -> Iterator[None]:
+    """Keeps attention layers to operations that this exporter knows, instead of their fused kernel."""
+    import torch
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _parsed(buffer: io.BytesIO) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,21 +15,67 @@ from irc.trace.module_source import is_foreign
 if TYPE_CHECKING:
     import torch
 
-_FALLBACK = "or try --exporter torchscript"
-_OPERATION = re.compile(r"OpOverload\(op='(?P<operation>[\w.:]+)'")
+MOST_CHARACTERS = 400
 _STACK_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def explain(error: BaseException, module: torch.nn.Module | None, *, what: str) -> ModelError:
+@dataclasses.dataclass(frozen=True)
+class _Cause:
+    """Something that stops exporters: how to tell it by their messages, and what to say.
+
+    Attributes:
+        signs: Found in the messages.
+        reason: What is wrong; `{0}` is what the first group of `detail` holds. "" quotes the exporter.
+        advice: What to do; `{other}` is the advice to try the other exporter.
+        detail: Finds what the reason is about.
+    """
+
+    signs: str
+    reason: str
+    advice: str
+    detail: str = ""
+
+
+_CAUSES = (
+    _Cause(
+        r"No ONNX function found|DispatchError|Exporting the operator",
+        "operation {0} has no ONNX form in this exporter",
+        "compute it with other operations, try a newer --opset, or {other}",
+        r"OpOverload\(op='([\w.:]+)'|Exporting the operator '([\w.:]+)'",
+    ),
+    _Cause(
+        r"data-dependent|GuardOnDataDependent|unbacked symbol|Dynamic control flow|is_nonzero",
+        "its control flow depends on the values of tensors{0}",
+        "write the branch with torch.where or torch.cond, or {other}, which keeps the branch that the example takes",
+        r"Could not (?:guard on|extract specialized integer from) data-dependent expression (.+?)(?: \(|\n|$)",
+    ),
+    _Cause(
+        r"Constraints violated|ConstraintViolation|marked .{0,80} as dynamic|specialized .{0,80} constant",
+        "",
+        "give examples that agree in this dimension, or leave it out of --dynamic",
+    ),
+    _Cause(
+        r"pytree-flattenable|Unsupported (?:input|output) type|Only tuples, lists and Variables",
+        "",
+        "return tensors, tuples or dicts (transformers: use_cache=False), or register the type with torch.utils.pytree",
+    ),
+)
+
+
+def explain(
+    error: BaseException, module: torch.nn.Module | None, *, what: str, other: str = "torchscript"
+) -> ModelError:
     """An error of the exporter as one of ours.
 
     Args:
         error: What it raised.
         module: What was traced, to name its parts.
         what: What could not be done: "traced", "lowered to ONNX".
+        other: The exporter to try instead.
     """
     chain = list(_chain(error))
-    reason, advice = _reason(chain)
+    reason, advice = _reason(chain, f"try --exporter {other}")
     place, line = _place(chain, module)
     if (node := _failing_node(chain)) is not None:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
@@ -49,56 +96,34 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-def _reason(chain: list[BaseException]) -> tuple[str, str]:
+def _reason(chain: list[BaseException], other: str) -> tuple[str, str]:
     """Why, and what to try."""
-    texts = [f"{type(error).__name__}: {error}" for error in chain]
+    texts = [_COLOURS.sub("", f"{type(error).__name__}: {error}") for error in chain]
     everything = "\n".join(texts)
-    match = _OPERATION.search(everything)
-    if match is not None and ("No ONNX function found" in everything or "DispatchError" in everything):
-        return (
-            f"operation {match['operation'].replace('::', '.')} has no ONNX form in this exporter",
-            f"compute it with other operations, try a newer --opset, {_FALLBACK}",
-        )
-    if re.search(
-        r"data-dependent|GuardOnDataDependent|unbacked symbol|Dynamic control flow|is_nonzero",
-        everything,
-        re.IGNORECASE,
-    ):
-        expression = re.search(
-            r"Could not (?:guard on|extract specialized integer from) data-dependent expression (.+?)(?: \(|\n|$)",
-            everything,
-        )
-        of = f" ({expression.group(1).strip()})" if expression else ""
-        return (
-            f"its control flow depends on the values of tensors{of}",
-            f"write the branch with torch.where or torch.cond, {_FALLBACK}, which keeps the branch that the example takes",
-        )
-    if re.search(
-        r"Constraints violated|ConstraintViolation|marked as dynamic|DYNAMIC.*specialized|specialized .* constant",
-        everything,
-        re.IGNORECASE | re.DOTALL,
-    ):
-        return (
-            _first_line(texts[0], "Constraints violated"),
-            "give examples that agree in this dimension, or leave it out of --dynamic",
-        )
-    if re.search(r"pytree-flattenable|Unsupported (?:input|output) type", everything):
-        return (
-            _first_line(texts[0], ""),
-            "return tensors, tuples or dicts (transformers: use_cache=False), or register the type with torch.utils.pytree",
-        )
-    return _first_line(
-        texts[-1] if len(texts) > 1 and "torch.onnx" in type(chain[0]).__module__ else texts[0], ""
-    ), f"change that line, {_FALLBACK}"
+    for cause in _CAUSES:
+        sign = re.search(cause.signs, everything, re.IGNORECASE)
+        if sign is None:
+            continue
+        found = re.search(cause.detail, everything) if cause.detail else None
+        detail = next((text for text in found.groups() if text), "").strip() if found is not None else ""
+        if not cause.reason or (not detail and "{0} " in cause.reason):
+            reason = _quoted(everything, sign.start())
+        elif "{0} " in cause.reason:
+            reason = cause.reason.format(detail.replace("::", "."))
+        else:
+            reason = cause.reason.format(f" ({detail})" if detail else "")
+        return reason, cause.advice.format(other=other)
+    # The exporter for ONNX wraps what happened in an error of its own, which only says at which step.
+    text = texts[-1] if "torch.onnx" in type(chain[0]).__module__ else texts[0]
+    return _quoted(text, 0), f"change that line, or {other}"
 
 
-def _first_line(text: str, wanted: str) -> str:
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-    for line in lines:
-        if wanted and wanted in line:
-            rest = [other for other in lines[lines.index(line) + 1 :] if other.startswith("-")]
-            return f"{line} {rest[0].lstrip('- ')}"[:400] if rest else line[:400]
-    return lines[0][:400] if lines else "no reason given"
+def _quoted(text: str, position: int) -> str:
+    """The line of a message at a position, and the first item of the list behind it, if there is one."""
+    lines = [" ".join(line.split()) for line in text[text.rfind("\n", 0, position) + 1 :].splitlines()]
+    first, *rest = [line for line in lines if line] or ["no reason given"]
+    item = rest[0].lstrip("- ") if rest and rest[0].startswith("-") else ""
+    return f"{first} {item}".strip()[:MOST_CHARACTERS]
 
 
 def _place(chain: list[BaseException], module: torch.nn.Module | None) -> tuple[str, str]:
@@ -109,13 +134,12 @@ def _place(chain: list[BaseException], module: torch.nn.Module | None) -> tuple[
         path, line = "", ""
         for frame, number in _frames(error.__traceback__):
             inner = frame.f_locals.get("self")
-            if id(inner) in names and names[id(inner)]:
+            if names.get(id(inner)):
                 path = names[id(inner)]
             if not is_foreign(frame.f_code.co_filename):
                 line = f"{Path(frame.f_code.co_filename).name}:{number}"
-        inside = _stack_lines(str(error))
-        if not line and inside:
-            line = inside[-1]
+        quoted = _stack_lines(str(error))
+        line = line or (quoted[-1] if quoted else "")
         if line:
             best = (path or best[0], line)
         elif path and not best[0]:
@@ -143,10 +167,7 @@ def _failing_node(chain: list[BaseException]) -> Any:
     for error in reversed(chain):
         for frame, _ in reversed(list(_frames(error.__traceback__))):
             node = frame.f_locals.get("node")
-            if (
-                "torch" in Path(frame.f_code.co_filename).parts
-                and type(node).__name__ == "Node"
-                and hasattr(node, "meta")
-            ):
+            ours = "torch" in Path(frame.f_code.co_filename).parts
+            if ours and type(node).__name__ == "Node" and hasattr(node, "meta"):
                 return node
     return None

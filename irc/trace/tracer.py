@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from irc.application import SiteKey
 from irc.errors import DataError, ModelError, UsageError
+from irc.expansion import as_steps
 from irc.ledger import Ledger
 from irc.pass_base import Context
 from irc.pass_manager import OnFailure
@@ -39,11 +41,13 @@ class Traced:
     """A PyTorch network as ONNX.
 
     Attributes:
-        model: The ONNX model; its weights share memory with the module until `detach` is called.
+        model: The ONNX model.
         name: What the network is called.
         exporter: Which exporter made it, with the version of torch, in words.
         feeds: The example inputs as an ONNX session takes them; none without examples.
         reference: What the module returns on them.
+        kept_outputs: Places of the model's outputs among the tensors that the module returns.
+        shares_memory: Whether the weights of the model are the memory of the module.
         ledger: What the FX passes did.
         undone: Rewrites of FX passes that were taken back.
         notes: What a report should say.
@@ -58,10 +62,14 @@ class Traced:
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
     undone: dict[SiteKey, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    shares_memory: bool = True
 
     def detach(self) -> Traced:
         """Copies the weights, so that training the module further leaves the model as it is; returns itself."""
-        detach(self.model)
+        if self.shares_memory:
+            gc.collect()  # the exporter leaves its graphs behind in cycles
+            detach(self.model)
+            self.shares_memory = False
         return self
 
     def save(self, path: Path) -> tuple[Path, ...]:
@@ -103,8 +111,9 @@ def trace(
     dynamic_shapes: Any = None,
     exporter: str = "export",
     opset: int | None = None,
-    passes: Sequence[Step] = (),
+    passes: Iterable[object] = (),
     verify: bool = True,
+    copy: bool = True,
     denied: Mapping[SiteKey, str] | None = None,
     limits: Mapping[str, int] | None = None,
     on_failure: OnFailure = "raise",
@@ -123,15 +132,17 @@ def trace(
         exporter: "export" is `torch.export` with torch's ONNX exporter; "torchscript" the older one, which runs the
             module once and keeps what it saw, for modules that the first does not take.
         opset: Version of the ONNX operators; by default the exporter's own.
-        passes: FX passes to run before lowering.
+        passes: FX passes to run before lowering: passes, names, pipeline texts, `torch.fx` passes or functions.
         verify: Whether FX passes are checked on the examples, and outputs of the module are kept to check the model with.
+        copy: Whether the weights are copied; without, they are the memory of the module, and training it further changes the
+            model.
         denied: Rewrites of FX passes not to make.
         limits: At most this many sites per FX pass.
         on_failure: Whether an FX pass that fails ends the trace or is taken back.
         context: For the FX passes.
 
     Raises:
-        UsageError: If torch is missing, or the request names something that does not exist.
+        UsageError: If torch is missing, the request names something that does not exist, or a pass is none of FX graphs.
         ModelError: If the module cannot be traced or lowered: which module and line stopped it, and what to try.
         DataError: If the module does not run on the examples.
     """
@@ -142,10 +153,30 @@ def trace(
     with contextlib.ExitStack() as stack:
         notes = stack.enter_context(inference_mode(source.module)) if source.module is not None else []
         examples = _examples(source, example_inputs)
-        traced = _Tracing(source, examples, given, exporter, opset, list(notes), verify)
-        return traced.run(
-            passes, denied=denied or {}, limits=limits or {}, on_failure=on_failure, ctx=context or Context()
+        tracing = _Tracing(source, examples, given, exporter, opset, list(notes), verify)
+        traced = tracing.run(
+            fx_steps(passes, source.name),
+            denied=denied or {},
+            limits=limits or {},
+            on_failure=on_failure,
+            ctx=context or Context(),
         )
+    return traced.detach() if copy else traced
+
+
+def fx_steps(passes: Iterable[object], name: str) -> list[Step]:
+    """Passes of every kind as steps.
+
+    Raises:
+        UsageError: If one does not rewrite FX graphs.
+    """
+    steps = as_steps(passes)
+    for step in steps:
+        if step.pass_.representation != "fx":
+            raise UsageError(
+                f"{step.pass_.name} rewrites ONNX models and cannot run while {name} is traced; run it after"
+            )
+    return steps
 
 
 def _examples(source: ModuleSource, given: Any) -> list[Example]:
@@ -183,9 +214,13 @@ class _Tracing:
     ) -> Traced:
         import torch
 
-        function = self._function()
+        program = self.source.program
+        if program is not None:
+            program, changed = set_program_to_inference(program)
+            self.notes += changed
+        function = self._function(program)
         reference = self._reference(function)
-        ledger, undone = Ledger(), {}
+        ledger, undone, shares_memory = Ledger(), {}, True
         names, shapes = self._names(), None
         if self.source.module is not None:
             shapes = settle_dimensions(self.examples, names, self.dynamic)
@@ -197,13 +232,9 @@ class _Tracing:
             model = self._by_torchscript(names, shapes, passes)
             kept = list(range(len(model.graph.outputs)))
         else:
-            program = self.source.program
             if program is None:
                 assert self.source.module is not None
                 program = capture(self.source.module, self.examples[0], shapes)
-            else:
-                program, changed = set_program_to_inference(program)
-                self.notes += changed
             outputs = _tensor_outputs(program)
             if passes:
                 from irc.trace.fx_manager import run_fx_passes
@@ -219,6 +250,7 @@ class _Tracing:
                     on_failure=on_failure,
                 )
                 program, ledger, undone = ran.program, ran.ledger, ran.undone
+                shares_memory = not ran.changed
             left = _tensor_outputs(program)
             kept = (
                 [place for place, name in enumerate(outputs) if name in left]
@@ -240,20 +272,18 @@ class _Tracing:
             ledger,
             undone,
             [*self.notes, *(reference.notes if reference is not None else [])],
+            shares_memory,
         )
         if reference is not None:
             self._check_reference(reference)
         return traced
 
-    def _function(self) -> Any:
-        if self.source.module is not None:
+    def _function(self, program: torch.export.ExportedProgram | None) -> Any:
+        """What is called for the reference outputs."""
+        if program is None:
             return self.source.module
-        assert self.source.program is not None
-        return (
-            self.source.program.module(check_guards=False)
-            if _takes_guards(self.source.program)
-            else self.source.program.module()
-        )
+        # Examples of other sizes than the traced one are for the ONNX model to refuse or take.
+        return program.module(check_guards=False) if _takes_guards(program) else program.module()
 
     def _reference(self, function: Any) -> TensorReference | None:
         """Outputs of the module on all examples; running it first also says at once whether they fit."""
