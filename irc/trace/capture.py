@@ -114,7 +114,7 @@ def quiet() -> Iterator[None]:
     silence = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         warnings.simplefilter("ignore")
-        logging.disable(max(level, logging.WARNING))
+        logging.disable(max(level, logging.CRITICAL))
         try:
             yield
         finally:

@@ -34,12 +34,14 @@ class FxRun:
         ledger: What every pass did.
         undone: The rewrites that were taken back, with the reason.
         changed: Whether anything was rewritten.
+        outputs: Names of the outputs that are left.
     """
 
     program: torch.export.ExportedProgram
     ledger: Ledger
     undone: dict[SiteKey, str]
     changed: bool
+    outputs: list[str]
 
 
 def run_fx_passes(
@@ -81,7 +83,7 @@ def run_fx_passes(
     result = manager.run(representation.start, ctx)  # type: ignore[arg-type]
     changed = bool(result.keys)
     rewritten = lift(result.model, program) if changed else program  # type: ignore[arg-type]
-    return FxRun(rewritten, result.ledger, result.undone, changed)
+    return FxRun(rewritten, result.ledger, result.undone, changed, output_names(result.model))  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,13 +143,16 @@ class ForeignFxPass(FxPass):
         model: fx.GraphModule = site.match
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         before = _fingerprint(model)
-        make = type(self).make
+        make: Any = type(self).make
         result = make(model, **options) if type(self).is_function else make(**options)(model)
         found = getattr(result, "graph_module", result)
         if found is not None and not isinstance(found, fx.GraphModule):
-            raise ModelError(f"{self.name} returned {type(found).__name__}; irc expects a torch.fx.GraphModule")
+            raise TypeError(f"it returned {type(found).__name__}; irc expects a torch.fx.GraphModule")
         if found is not None and found is not model:
-            _adopt(model, found)
+            try:
+                _adopt(model, found)
+            except ModelError as error:
+                raise ValueError(f"what it returned is not whole: {error}") from error
         return None if _fingerprint(model) != before else FxSkip(None, "nothing to do")
 
 
@@ -159,7 +162,7 @@ def _fingerprint(model: fx.GraphModule) -> tuple[Any, ...]:
 
     nodes = [(n.op, str(n.target), str(n.args), str(n.kwargs), n.name) for n in model.graph.nodes]
     tensors = [
-        (name, id(tensor), zlib.crc32(tensor_bytes(tensor).numpy()))
+        (name, id(tensor), zlib.crc32(tensor_bytes(tensor).numpy().data))
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     ]
     return (nodes, tensors)

@@ -28,6 +28,7 @@ def lower(
     shapes: Any = None,
     opset: int | None = None,
     module: torch.nn.Module | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> ir.Model:
     """The ONNX form of a program, as `torch.onnx.export` makes it; nothing is written to disk.
 
@@ -36,6 +37,7 @@ def lower(
         shapes: `dynamic_shapes` it was captured with: the names in it become names of dimensions.
         opset: Version of the operators; by default the exporter's own.
         module: For messages.
+        outputs: Names of the outputs; by default the exporter's, which depend on what computes them.
 
     Returns:
         A model whose large weights are the memory of the program's parameters: `detach` copies them.
@@ -62,7 +64,24 @@ def lower(
         raise ModelError(
             f"the exporter gives opset {model.graph.opset_imports.get('')}, not {opset}: it has no conversion; leave --opset out"
         )
+    if outputs is not None:
+        _rename_outputs(model, outputs)
     return model
+
+
+def _rename_outputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Names the outputs; a value inside that has one of the names gets another."""
+    from irc.ir import unique_name
+
+    if len(set(names)) != len(names):  # a tensor that is returned twice
+        return
+    mine = dict(zip(model.graph.outputs, names, strict=True))
+    for value in (*model.graph.initializers.values(), *(o for node in model.graph.all_nodes() for o in node.outputs)):
+        if value not in mine and value.name in names:
+            value.name = unique_name(model, value.name or "value")
+    for value, name in mine.items():
+        if not value.is_graph_input() and not value.is_initializer():
+            value.name = name
 
 
 def lower_with_torchscript(
@@ -206,6 +225,6 @@ def detach(model: ir.Model) -> ir.Model:
             if key not in copies:
                 copies[key] = np.array(array)
             value.const_value = ir.Tensor(
-                copies[key], dtype=tensor.dtype, name=tensor.name, shape=ir.Shape(tensor.shape)
+                copies[key], dtype=tensor.dtype, name=tensor.name, shape=ir.Shape(tensor.shape.numpy())
             )
     return model

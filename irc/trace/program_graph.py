@@ -177,6 +177,7 @@ def lift(graph_module: fx.GraphModule, program: torch.export.ExportedProgram) ->
             continue
         if node.op == "placeholder":
             made[node] = graph.node_copy(node, lambda n: made[n])
+            made[node].name = str(node.target)  # a graph renames what is called as a builtin is, such as `input`
             continue
         name = reserved.get(node) or (
             node.name if node.name not in taken else _free(graph, f"{node.name}_inner", taken)
@@ -188,6 +189,7 @@ def lift(graph_module: fx.GraphModule, program: torch.export.ExportedProgram) ->
             fx.map_arg(node.kwargs, lambda n: made[n]),
             name=name,
         )
+        copied.name = name
         copied.meta = dict(node.meta)
         made[node] = copied
     inputs += users

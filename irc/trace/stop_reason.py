@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 400
 _STACK_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_ELSEWHERE = re.compile(
+    r"For more information, run with [^.]*\.| See https?://\S+[^.]*\.|If you don't need to .*", re.DOTALL
+)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -51,12 +54,12 @@ _CAUSES = (
         r"Could not (?:guard on|extract specialized integer from) data-dependent expression (.+?)(?: \(|\n|$)",
     ),
     _Cause(
-        r"Constraints violated|ConstraintViolation|marked .{0,80} as dynamic|specialized .{0,80} constant",
+        r"Constraints violated|ConstraintViolation|marked .{0,80} as dynamic|specialized .{0,80} constant|inferred a static shape",
         "",
         "give examples that agree in this dimension, or leave it out of --dynamic",
     ),
     _Cause(
-        r"pytree-flattenable|Unsupported (?:input|output) type|Only tuples, lists and Variables",
+        r"pytree-flattenable|Unsupported (?:input|output) type|which is not a known type|Only tuples, lists and Variables",
         "",
         "return tensors, tuples or dicts (transformers: use_cache=False), or register the type with torch.utils.pytree",
     ),
@@ -123,7 +126,8 @@ def _quoted(text: str, position: int) -> str:
     lines = [" ".join(line.split()) for line in text[text.rfind("\n", 0, position) + 1 :].splitlines()]
     first, *rest = [line for line in lines if line] or ["no reason given"]
     item = rest[0].lstrip("- ") if rest and rest[0].startswith("-") else ""
-    return f"{first} {item}".strip()[:MOST_CHARACTERS]
+    said = _ELSEWHERE.sub("", f"{first.lstrip('- ')} {item}").strip().rstrip(".")
+    return said if len(said) <= MOST_CHARACTERS else f"{said[:MOST_CHARACTERS]}..."
 
 
 def _place(chain: list[BaseException], module: torch.nn.Module | None) -> tuple[str, str]:

@@ -236,6 +236,7 @@ class _Tracing:
                 assert self.source.module is not None
                 program = capture(self.source.module, self.examples[0], shapes)
             outputs = _tensor_outputs(program)
+            left: list[str] | None = None
             if passes:
                 from irc.trace.fx_manager import run_fx_passes
 
@@ -251,13 +252,11 @@ class _Tracing:
                 )
                 program, ledger, undone = ran.program, ran.ledger, ran.undone
                 shares_memory = not ran.changed
-            left = _tensor_outputs(program)
-            kept = (
-                [place for place, name in enumerate(outputs) if name in left]
-                if left != outputs
-                else list(range(len(outputs)))
-            )
-            model = lower(program, shapes=shapes, opset=self.opset, module=self.source.module)
+                left = ran.outputs if ran.changed else None
+            kept = [place for place, name in enumerate(outputs) if left is None or name in left]
+            # What a pass puts in the place of an operation gets another name, and the interface must not.
+            keep = [outputs[place] for place in kept] if left is not None else None
+            model = lower(program, shapes=shapes, opset=self.opset, module=self.source.module, outputs=keep)
             names = _input_names(program)
         label = {"export": "torch.export", "torchscript": "torchscript"}[self.exporter]
         opset = model.graph.opset_imports.get("", 0)

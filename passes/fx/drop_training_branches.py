@@ -49,12 +49,11 @@ class FxDropTrainingBranches(FxPass):
             if _is_dropout(node):
                 trains = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("train"))
                 yield FxSkip(node, "it drops values at random, as in training") if trains else FxSite(node)
-        results = output_node(model).args[0]
-        outputs = dict(zip(output_names(model), results, strict=True))  # type: ignore[arg-type]
-        dropped = output_node(model).meta.get("irc.dropped_heads", ())
         for head in self.heads:
-            if head in dropped:
+            if head in output_node(model).meta.get("irc.dropped_heads", ()):
                 continue
+            results = output_node(model).args[0]
+            outputs = dict(zip(output_names(model), results, strict=True))  # type: ignore[arg-type]
             mine = {
                 name: result
                 for name, result in outputs.items()
