@@ -65,7 +65,9 @@ def build(name: str, *, full: bool) -> tuple[Any, Callable[[int, int], dict[str,
         sizes = {} if full else {"n_embd": 64, "n_layer": 3, "n_head": 4}
         module, inputs = hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, **vocabulary, use_cache=False)), text
     elif name == "wav2vec2":
-        sizes = {} if full else {"conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+        sizes = (
+            {} if full else {"conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+        )
         module = hf.Wav2Vec2ForCTC(hf.Wav2Vec2Config(**narrow, **sizes))
         inputs = lambda batch, length: {"input_values": torch.randn(batch, 1000 * length)}  # noqa: E731
     elif name == "t5":
@@ -168,7 +170,9 @@ def main() -> None:
             continue
         row = json.loads(result.stdout.strip().splitlines()[-1])
         rows.append(row)
-        print(f"{name:12s} {exporter:12s} {row['parameters'] / 1e6:7.1f} M  traced in {row['trace_seconds']} s  {', '.join(row['dims'])}")
+        print(
+            f"{name:12s} {exporter:12s} {row['parameters'] / 1e6:7.1f} M  traced in {row['trace_seconds']} s  {', '.join(row['dims'])}"
+        )
         for level, found in row["levels"].items():
             nodes, size = found["nodes"], found["bytes"]
             print(
