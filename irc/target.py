@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from irc.ledger import Ledger
     from irc.runner import Runner
 
+Effect = Literal["refused", "wrong", "float", "slower"]
+EFFECTS: dict[Effect, str] = {
+    "refused": "the runtime does not take the model",
+    "wrong": "the runtime takes it and computes something else",
+    "float": "what is quantized is computed in float",
+    "slower": "it costs time or accuracy for nothing",
+}
+"""What breaking a rule leads to, the worst first."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -32,11 +41,13 @@ class Finding:
         rule: Name of the rule.
         node: Id of the node.
         message: What is wrong and what to do.
+        effect: What it leads to.
     """
 
     rule: str
     node: str
     message: str
+    effect: Effect = "float"
 
 
 class Rule(abc.ABC):
@@ -45,10 +56,16 @@ class Rule(abc.ABC):
     Attributes:
         name: With dashes.
         summary: One sentence for the documentation.
+        effect: What breaking it leads to, unless a finding says otherwise.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    effect: ClassVar[Effect] = "float"
+
+    def finding(self, node: ir.Node, message: str, effect: Effect | None = None) -> Finding:
+        """A finding of this rule at a node."""
+        return Finding(self.name, node_id(node), message, effect or self.effect)
 
     def refuses(self, node: ir.Node) -> str | None:
         """Why a float node must not be made integer, or None: the constraint reading."""
@@ -74,7 +91,7 @@ class OperatorRule(Rule):
         """The predicate, asked of every node whose data and weight come out of DequantizeLinear."""
         for node in model.graph.all_nodes():
             if has_quantized_operands(node) and (reason := self.why_float(node)) is not None:
-                yield Finding(self.name, node_id(node), f"{node.op_type} is quantized but runs in float: {reason}")
+                yield self.finding(node, f"{node.op_type} is quantized but runs in float: {reason}")
 
 
 def is_dequantized(value: ir.Value | None) -> bool:
@@ -205,15 +222,15 @@ class Target(abc.ABC):
         return opset <= self.max_opset
 
     def lint(self, model: ir.Model) -> list[Finding]:
-        """Where a finished model breaks a rule, rule by rule, versions first."""
+        """Where a finished model breaks a rule, versions first, then rule by rule, each in graph order."""
         found = [finding for rule in self.rules for finding in rule.findings(model)]
         opset = model.graph.opset_imports.get("", 0)
         if opset > self.max_opset:
             message = f"opset {opset} is newer than {self.max_opset}, the newest that {self.name} is known to read"
-            found.insert(0, Finding("opset-is-known", "<model>", message))
+            found.insert(0, Finding("opset-is-known", "<model>", message, "refused"))
         if model.ir_version > self.max_ir_version:
             message = f"IR version {model.ir_version} is newer than {self.max_ir_version}, the newest {self.name} reads"
-            found.insert(0, Finding("ir-version-is-known", "<model>", message))
+            found.insert(0, Finding("ir-version-is-known", "<model>", message, "refused"))
         return found
 
     @abc.abstractmethod

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from irc.pass_base import node_id
 from irc.target import Finding, OperatorRule, Rule, has_quantized_operands, is_dequantized, operand_shape, stored_weight
 
 
@@ -48,7 +47,7 @@ class ConvolutionNeedsQuantizedOutput(Rule):
         for node in model.graph.all_nodes():
             if node.op_type == "Conv" and has_quantized_operands(node) and not _quantized_after(node):
                 message = "the Conv runs in float: put QuantizeLinear and DequantizeLinear behind it"
-                yield Finding(self.name, node_id(node), message)
+                yield self.finding(node, message)
 
 
 def _quantized_after(node: ir.Node) -> bool:
@@ -82,10 +81,10 @@ class GemmOperands(Rule):
             weight = stored_weight(node)
             if bias is not None and not is_dequantized(bias):
                 message = "the Gemm runs in float: store its bias as int32 with scale x_scale * w_scale"
-                yield Finding(self.name, node_id(node), message)
+                yield self.finding(node, message)
             elif weight is not None and (len(weight.inputs) < 3 or weight.inputs[2] is None):
                 message = "the Gemm runs in float: give the DequantizeLinear of its weight zero points of zero"
-                yield Finding(self.name, node_id(node), message)
+                yield self.finding(node, message)
 
 
 class OperandIsQuantizedDirectly(Rule):
@@ -106,7 +105,7 @@ class OperandIsQuantizedDirectly(Rule):
                 message = (
                     f"put a pair with the same scale between {producer.op_type} and {node.op_type}, or it runs in float"
                 )
-                yield Finding(self.name, node_id(node), message)
+                yield self.finding(node, message)
 
 
 class PairFeedsIntegerKernel(Rule):
@@ -114,6 +113,7 @@ class PairFeedsIntegerKernel(Rule):
 
     name = "pair-feeds-an-integer-kernel"
     summary = "QuantizeLinear and DequantizeLinear between float operators only cost time and accuracy."
+    effect = "slower"
 
     _KERNELS = (
         "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid",
@@ -141,7 +141,7 @@ class PairFeedsIntegerKernel(Rule):
                 and not made
             ):
                 message = f"this pair only feeds {', '.join(dict.fromkeys(readers))} in float; remove it"
-                yield Finding(self.name, node_id(node), message)
+                yield self.finding(node, message)
 
 
 RULES: tuple[Rule, ...] = (

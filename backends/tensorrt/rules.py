@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.ir import constant
-from irc.pass_base import node_id
 from irc.target import Finding, OperatorRule, Rule, has_quantized_operands, operand_shape, stored_weight
 
 MIN_CHANNELS = 16
@@ -36,18 +35,31 @@ class QuantizedTypeIsInt8(Rule):
 
     name = "quantized-type-is-int8"
     summary = "Quantizers take int8; int32 biases are refused by the parser, uint8 is read as int8 and clips."
+    effect = "refused"
+
+    _TAKEN = (ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT4E2M1)
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """A quantizer of another type, or one whose type must be guessed."""
         for node in _quantizers(model):
             index = 0 if node.op_type == "DequantizeLinear" else 2
             value = node.inputs[index] if len(node.inputs) > index else None
-            if value is not None and value.dtype is not None and value.dtype != ir.DataType.INT8:
-                message = f"{node.op_type} uses {value.dtype.name}; TensorRT takes INT8"
-                yield Finding(self.name, node_id(node), message)
-            elif value is None and node.op_type == "QuantizeLinear":
-                message = "QuantizeLinear without a zero point means uint8; give an int8 zero"
-                yield Finding(self.name, node_id(node), message)
+            if value is None:
+                given = node.attributes.get_int("output_dtype", 0)
+                if node.op_type == "QuantizeLinear" and given in (0, ir.DataType.UINT8):
+                    message = (
+                        "QuantizeLinear without a zero point means uint8, which is read as int8; give an int8 zero"
+                    )
+                    yield self.finding(node, message, "wrong")
+            elif value.dtype == ir.DataType.UINT8:
+                message = (
+                    f"{node.op_type} uses UINT8, which is read as INT8: what is above 127 is lost; quantize to INT8"
+                )
+                yield self.finding(node, message, "wrong")
+            elif value.dtype == ir.DataType.INT32:
+                yield self.finding(node, "an INT32 bias is refused by the parser; leave the bias in float")
+            elif value.dtype is not None and value.dtype not in self._TAKEN:
+                yield self.finding(node, f"{node.op_type} uses {value.dtype.name}; TensorRT takes INT8")
 
 
 class ZeroPointIsZero(Rule):
@@ -55,6 +67,7 @@ class ZeroPointIsZero(Rule):
 
     name = "zero-point-is-zero"
     summary = "Zero points must be constant zeros."
+    effect = "refused"
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """A zero point that is computed or not zero."""
@@ -63,7 +76,7 @@ class ZeroPointIsZero(Rule):
                 zero = constant(node.inputs[2])
                 if zero is None or np.any(zero != 0):
                     message = "the zero point is not a constant zero; quantize symmetrically"
-                    yield Finding(self.name, node_id(node), message)
+                    yield self.finding(node, message)
 
 
 class ScaleIsConstant(Rule):
@@ -77,14 +90,15 @@ class ScaleIsConstant(Rule):
         for node in _quantizers(model):
             scale = constant(node.inputs[1])
             if scale is None:
-                yield Finding(
-                    self.name, node_id(node), "the scale is computed, which crashes the parser; make it a constant"
+                yield self.finding(
+                    node, "the scale is computed, which crashes the parser; make it a constant", "refused"
                 )
             elif not np.all((scale > 0) & np.isfinite(scale)):
-                yield Finding(self.name, node_id(node), "the scale is not positive and finite")
+                yield self.finding(node, "the scale is not positive and finite", "refused")
             elif scale.ndim != 0 and node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None:
-                message = f"the activation scale has shape {list(scale.shape)}; make it a scalar"
-                yield Finding(self.name, node_id(node), message)
+                what = "per channel, which only weights may have" if scale.size > 1 else f"of shape {list(scale.shape)}"
+                message = f"the activation scale is {what}; make it a scalar, or a Conv behind it runs in float"
+                yield self.finding(node, message)
 
 
 class WeightAxisIsOutput(Rule):
@@ -108,7 +122,7 @@ class WeightAxisIsOutput(Rule):
             axis = weight.attributes.get_int("axis", 1) % len(shape)
             if wanted is not None and axis != wanted:
                 message = f"the weight has scales along axis {axis}; int8 kernels take them along axis {wanted}"
-                yield Finding(self.name, node_id(node), message)
+                yield self.finding(node, message)
 
 
 class QuantizedConstantFeedsDequantize(Rule):
@@ -116,6 +130,7 @@ class QuantizedConstantFeedsDequantize(Rule):
 
     name = "quantized-constant-feeds-dequantize"
     summary = "Nothing but DequantizeLinear may read an int8 constant, and the constant has at least one dimension."
+    effect = "refused"
 
     def findings(self, model: ir.Model) -> Iterator[Finding]:
         """An int8 table read by Gather, an int8 weight behind Cast or Transpose, or a quantized scalar."""
@@ -125,9 +140,9 @@ class QuantizedConstantFeedsDequantize(Rule):
                     continue
                 if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
                     message = f"{node.op_type} reads the int8 constant {value.name!r}; only DequantizeLinear may"
-                    yield Finding(self.name, node_id(node), message)
+                    yield self.finding(node, message)
                 elif index == 0 and value.shape is not None and len(value.shape) == 0:
-                    yield Finding(self.name, node_id(node), f"{value.name!r} is a quantized scalar; leave it in float")
+                    yield self.finding(node, f"{value.name!r} is a quantized scalar; leave it in float")
 
 
 class BothOperandsAreQuantized(Rule):
@@ -145,7 +160,7 @@ class BothOperandsAreQuantized(Rule):
                 and not has_quantized_operands(node)
             ):
                 message = f"{node.op_type} has an int8 weight and a float input; quantize both or neither"
-                yield Finding(self.name, node_id(node), message)
+                yield self.finding(node, message)
 
 
 class TransposedConvolutionIsFloat(OperatorRule):
@@ -226,10 +241,10 @@ class ArchitectureHasInt8(Rule):
         """Every integer operator of a file for such an architecture."""
         for node in model.graph.all_nodes():
             if has_quantized_operands(node) and (reason := self.refuses(node)) is not None:
-                yield Finding(self.name, node_id(node), reason)
+                yield self.finding(node, reason)
 
 
-RULES: tuple[Rule, ...] = (
+WEIGHT_RULES: tuple[Rule, ...] = (
     QuantizedTypeIsInt8(),
     ZeroPointIsZero(),
     ScaleIsConstant(),

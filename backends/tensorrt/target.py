@@ -12,7 +12,8 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from irc.backends.tensorrt.rules import RULES, ArchitectureHasInt8
+from irc.backends.tensorrt.placement_rules import PLACEMENT_RULES
+from irc.backends.tensorrt.rules import WEIGHT_RULES, ArchitectureHasInt8
 from irc.coverage import Coverage, Covered
 from irc.errors import PassOptionError
 from irc.ledger import Ledger
@@ -59,7 +60,7 @@ class TensorRtTarget(Target):
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What the parser and builder accept and execute in int8."""
-        return (ArchitectureHasInt8(self.sm), *RULES)
+        return (ArchitectureHasInt8(self.sm), *WEIGHT_RULES, *PLACEMENT_RULES)
 
     def has_operator(self, op_type: str, opset: int, dtype: ir.DataType, *, mode: str = "") -> bool:
         """Composite operators are for float32 and float16, and only where every version from 10.12 reads them."""
