@@ -156,7 +156,7 @@ def _sites(step: Step, model: ir.Model, ctx: Context, index: int) -> Iterator[Si
         raise
     except Exception as error:
         raise PassFailed(
-            f"{step.pass_.name}: failed while looking for sites: {type(error).__name__}: {error}",
+            f"{step.pass_.name}: failed while looking for sites: {type(error).__name__}: {' '.join(str(error).split())}",
             pass_name=step.pass_.name,
             step=index,
         ) from error
@@ -169,7 +169,7 @@ def _rewrite(step: Step, site: Site, ctx: Context, index: int) -> Skip | None:
         raise
     except Exception as error:
         raise PassFailed(
-            f"{step.pass_.name}: failed at {site.id!r}: {type(error).__name__}: {error}",
+            f"{step.pass_.name}: failed at {site.id!r}: {type(error).__name__}: {' '.join(str(error).split())}",
             pass_name=step.pass_.name,
             site=site.id,
             step=index,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irc.application import SiteKey
+from irc.artifact import check_output
 from irc.errors import ModelError, RunnerError, UsageError
 from irc.ledger import Ledger
 from irc.pass_base import Context
@@ -34,6 +35,7 @@ class ModuleInput:
     Attributes:
         path: The ONNX file, in a folder that is removed when the build is done.
         name: What the network is called.
+        files: Files that it was read from.
         output: Where the artifact goes unless something else is asked for.
         steps: The FX passes that ran.
         ledger: What they did.
@@ -44,6 +46,7 @@ class ModuleInput:
 
     path: Path
     name: str
+    files: tuple[Path, ...]
     output: Path
     steps: list[Step] = dataclasses.field(default_factory=list)
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
@@ -95,9 +98,11 @@ def traced_input(
         IrcError: Of the kind that fits.
     """
     from irc.trace import trace
-    from irc.trace.module_source import open_source
+    from irc.trace.module_source import open_source, source_files
 
     source = open_source(model)
+    files = source_files(source, request.example_inputs)
+    check_output(output or source.folder / f"{source.name}.irc.onnx", files)
     if output is None and not isinstance(model, str | Path):
         raise UsageError("a module in memory needs an output path: optimize(module, output='model.irc.onnx')")
     steps, _ = split_fx(recipe.steps, traced=True, name=source.name)
@@ -127,7 +132,9 @@ def traced_input(
             request.progress(0.02, "comparing ONNX with the module")
             _compare(traced, path, request)
         default = source.folder / f"{name}.irc.onnx"
-        found = ModuleInput(path, name, default, steps, traced.ledger, traced.undone, traced.feeds, list(traced.notes))
+        found = ModuleInput(
+            path, name, files, default, steps, traced.ledger, traced.undone, traced.feeds, list(traced.notes)
+        )
         del traced, source
         yield found
 

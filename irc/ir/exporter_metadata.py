@@ -11,6 +11,7 @@ import onnx_ir as ir
 MODULE_KEY = "irc.module"
 """Metadata key of a node: path of the PyTorch module it came from, for example `encoder.layer.3.attention`."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_RULES = "pkg.onnxscript.rewriter.rule_name"
 _ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'(=:])(?:/[^\s/\"']+){2,}|(?:^|[\s\"'(=:])[A-Za-z]:\\[^\s\"']+")
 
 
@@ -34,13 +35,25 @@ def clean_metadata(model: ir.Model) -> None:
         for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
             _clean_value(value)
         for node in graph:
-            module = node.metadata_props.get(MODULE_KEY) or module_path(node.metadata_props.get(_SCOPES, ""))
+            module = (
+                node.metadata_props.get(MODULE_KEY)
+                or _module_of_weight(node)
+                or module_path(node.metadata_props.get(_SCOPES, ""))
+            )
             node.metadata_props.clear()
             if module:
                 node.metadata_props[MODULE_KEY] = module
             node.doc_string = None
             for value in node.outputs:
                 _clean_value(value)
+
+
+def _module_of_weight(node: ir.Node) -> str:
+    """The module of an operator that the exporter has folded a normalization into: it says that of the normalization."""
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    if "FuseBatchNormInto" not in node.metadata_props.get(_RULES, "") or weight is None or weight.name is None:
+        return ""
+    return weight.name.removesuffix(".weight") if weight.name.endswith(".weight") else ""
 
 
 def _clean_value(value: ir.Value) -> None:

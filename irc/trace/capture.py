@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
-import logging
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from irc.trace.dynamic_dimensions import as_torch_axes
-from irc.trace.example_inputs import Example
+from irc.trace.example_inputs import Example, parameters_of
+from irc.trace.silence import quiet
 from irc.trace.stop_reason import explain
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ def leaf_names(module: torch.nn.Module, example: Example) -> list[str]:
     """Names of the leaves of a call: the parameters of `forward`, with keys and positions for what is nested in them."""
     from torch.utils import _pytree as pytree
 
-    parameters = list(inspect.signature(module.forward).parameters.values())
+    parameters = list(parameters_of(module).values())
     names: list[str] = []
     for place, value in enumerate(example.args):
         known = place < len(parameters) and parameters[place].kind is not inspect.Parameter.VAR_POSITIONAL
@@ -102,20 +100,17 @@ def _torch_settings(*, dynamic: bool) -> Iterator[None]:
             with contextlib.suppress(ImportError, AttributeError):
                 from torch.export import _patches
 
+                _forget_kernels()
+                stack.callback(_forget_kernels)
                 stack.enter_context(_patches.register_lstm_while_loop_decomposition())
                 stack.enter_context(_patches.register_gru_while_loop_decomposition())
         yield
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the exporter's log lines, warnings and printed graphs to itself; what matters of them is in our messages."""
-    level = logging.root.manager.disable
-    silence = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        warnings.simplefilter("ignore")
-        logging.disable(max(level, logging.CRITICAL))
-        try:
-            yield
-        finally:
-            logging.disable(level)
+def _forget_kernels() -> None:
+    """Lets recurrent layers look up how they are computed anew: torch keeps the last answer, whatever was registered since."""
+    import torch
+
+    for operation in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        with contextlib.suppress(AttributeError):
+            operation._dispatch_cache.clear()

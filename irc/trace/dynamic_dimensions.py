@@ -6,6 +6,7 @@ passed on as they are. Inferred ones are named for what they look like: axis 0 i
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,9 @@ def parse_dynamic(text: str) -> dict[str, dict[int, str]]:
     return found
 
 
-def dynamic_shapes(examples: Sequence[Example], names: Sequence[str], given: Any = None) -> Any:
+def dynamic_shapes(
+    examples: Sequence[Example], names: Sequence[str], given: Any = None, *, module: torch.nn.Module | None = None
+) -> Any:
     """What `torch.export` takes as `dynamic_shapes`, with names for the dimensions; None if all are fixed.
 
     Args:
@@ -47,6 +50,7 @@ def dynamic_shapes(examples: Sequence[Example], names: Sequence[str], given: Any
         names: Names of all leaves of an example, in order.
         given: Names of dimensions by axis by input, as `parse_dynamic` gives them; a nested structure of torch's own is
             returned unchanged; None infers.
+        module: Whose `forward` says how arguments are bound to parameters.
 
     Raises:
         DataError: If the examples differ in more than sizes.
@@ -73,8 +77,49 @@ def dynamic_shapes(examples: Sequence[Example], names: Sequence[str], given: Any
             continue
         named.append({axis: text or _name(name, leaf, axis, taken) for axis, text in (dims or {}).items()})
     args, kwargs = pytree.tree_unflatten(named, tree)
-    # Positional and keyword arguments together, in the order in which the module was called.
-    return tuple([*args, *kwargs.values()])
+    try:
+        # As torch has it: one entry per parameter of `forward`, with a tuple or dict for *args and **kwargs.
+        assert module is not None
+        return tuple(inspect.signature(module.forward).bind(*args, **kwargs).arguments.values())
+    except (AssertionError, TypeError, ValueError):
+        return tuple([*args, *kwargs.values()])
+
+
+def stretched(example: Example, shapes: Any) -> Example | None:
+    """The example with every dynamic dimension one longer, by repeating its last element; None if that cannot be made.
+
+    Dimensions that are called the same grow together. It shows whether what was traced is true at another size.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves, tree = pytree.tree_flatten((example.args, example.kwargs))
+    flat = pytree.tree_leaves(shapes, is_leaf=is_axes)
+    if len(flat) != len(leaves):
+        return None
+    grown = []
+    for leaf, dims in zip(leaves, flat, strict=True):
+        found = leaf
+        if isinstance(leaf, torch.Tensor) and isinstance(dims, Mapping):
+            for axis, dim in dims.items():
+                most = getattr(dim, "max", None)
+                size = found.shape[axis]
+                if dim is None or isinstance(dim, int):
+                    continue
+                if size == 0 or (isinstance(most, int) and size >= most):
+                    return None
+                last = found.narrow(axis, size - 1, 1)
+                found = torch.cat([found.detach(), last.detach()], dim=axis)
+        grown.append(found)
+    if all(a is b for a, b in zip(grown, leaves, strict=True)):
+        return None
+    args, kwargs = pytree.tree_unflatten(grown, tree)
+    return Example(tuple(args), dict(kwargs))
+
+
+def is_axes(value: Any) -> bool:
+    """Whether part of a `dynamic_shapes` structure says the dimensions of one tensor."""
+    return value is None or (isinstance(value, Mapping) and all(isinstance(key, int) for key in value))
 
 
 def as_torch_axes(shapes: Any) -> Any:

@@ -6,15 +6,18 @@ An example is what the module is called with: a tensor, a tuple of arguments, a 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irc.errors import DataError, UsageError
-from irc.trace.module_source import load_object, user_code
+from irc.trace.module_source import load_object, one_line, user_code, user_line
+from irc.trace.module_state import state_kept
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +71,14 @@ def read_examples(given: Any, module: torch.nn.Module | None = None) -> list[Exa
     return [_example(item, where, module) for item in items]
 
 
+def parameters_of(module: torch.nn.Module) -> dict[str, inspect.Parameter]:
+    """The parameters of `forward` by name; none where it does not tell them, as compiled code does not."""
+    try:
+        return dict(inspect.signature(module.forward).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
 def _is_example(item: Any) -> bool:
     import torch
 
@@ -96,7 +107,7 @@ def _example(item: Any, where: str, module: torch.nn.Module | None) -> Example:
     if not all(isinstance(key, str) for key in kwargs):
         raise DataError(f"{where}: the keys of keyword arguments must be texts; there is {next(iter(kwargs))!r}")
     if module is not None and kwargs:
-        known = list(inspect.signature(module.forward).parameters)
+        known = list(parameters_of(module))
         kwargs = dict(sorted(kwargs.items(), key=lambda pair: known.index(pair[0]) if pair[0] in known else len(known)))
     example = Example(tuple(map(_tensors, args)), {key: _tensors(value) for key, value in kwargs.items()})
     if not any(isinstance(leaf, torch.Tensor) for leaf in example.leaves()):
@@ -105,14 +116,23 @@ def _example(item: Any, where: str, module: torch.nn.Module | None) -> Example:
 
 
 def _tensors(value: Any) -> Any:
-    """Numpy arrays as tensors; everything else as it is."""
+    """Numpy arrays as tensors, in whatever they are nested; everything else as it is."""
     import torch
+    from torch.utils import _pytree as pytree
 
-    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+    return pytree.tree_map_only(np.ndarray, lambda array: torch.from_numpy(np.ascontiguousarray(array)), value)
 
 
-def run_module(function: Callable[..., Any], example: Example, where: str) -> list[torch.Tensor]:
-    """The tensors a module returns, in order.
+def run_module(
+    function: Callable[..., Any], example: Example, where: str, written: list[str] | None = None
+) -> list[torch.Tensor]:
+    """The tensors a module returns, in order; module and example stay as they are.
+
+    Args:
+        function: The module.
+        example: What it is called with.
+        where: What it is, for messages.
+        written: Takes the names of the state that it wrote.
 
     Raises:
         DataError: If it raises: the example does not fit it.
@@ -121,16 +141,21 @@ def run_module(function: Callable[..., Any], example: Example, where: str) -> li
     from torch.utils import _pytree as pytree
 
     try:
-        with torch.no_grad():
-            result = function(*example.args, **example.kwargs)
+        args, kwargs = pytree.tree_map_only(torch.Tensor, _copied, (example.args, example.kwargs))
+        with state_kept(function) as changed, torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
+            result = function(*args, **kwargs)
+        if written is not None:
+            written += [name for name in changed if name not in written]
     except Exception as error:
-        from irc.trace.module_source import one_line, user_line
-
         raise DataError(
             f"{where} does not run on the example inputs: {type(error).__name__}: {one_line(error)}{user_line(error)}; it "
             f"was called with {describe(example)}"
         ) from error
     return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone()
 
 
 def describe(example: Example) -> str:

@@ -144,7 +144,10 @@ class ForeignFxPass(FxPass):
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         before = _fingerprint(model)
         make: Any = type(self).make
-        result = make(model, **options) if type(self).is_function else make(**options)(model)
+        try:
+            result = make(model, **options) if type(self).is_function else make(**options)(model)
+        except SystemExit as error:
+            raise RuntimeError(f"it called sys.exit({error.code})") from error
         found = getattr(result, "graph_module", result)
         if found is not None and not isinstance(found, fx.GraphModule):
             raise TypeError(f"it returned {type(found).__name__}; irc expects a torch.fx.GraphModule")
@@ -172,6 +175,10 @@ def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """The bytes of a tensor, in which NaN equals itself."""
     import torch
 
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return torch.tensor([id(tensor)]).view(
+            torch.uint8
+        )  # neither has bytes of its own; no pass of torch writes into one
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
@@ -216,7 +223,7 @@ def fx_pass_class(item: Any, name: str) -> type[FxPass]:
     fields = [
         (p.name, type(p.default), dataclasses.field(default=p.default))
         for p in parameters[1 if is_function else 0 :]
-        if isinstance(p.default, bool | int | float | str)
+        if isinstance(p.default, bool | int | float | str) and not hasattr(ForeignFxPass, p.name) and p.name != "name"
     ]
     namespace = {
         "name": name,

@@ -6,6 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from irc.errors import ModelError
+from irc.trace.module_source import user_code
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,7 +26,8 @@ def inference_mode(module: torch.nn.Module) -> Iterator[list[str]]:
     elif module.training:
         notes.append("the module was in training mode; it is traced for inference")
     try:
-        module.eval()
+        with user_code("the eval() of the module", ModelError):
+            module.eval()
         yield notes
     finally:
         for inner, training_mode in modes:
@@ -49,10 +53,10 @@ def set_program_to_inference(program: torch.export.ExportedProgram) -> tuple[tor
     """
     from irc.trace.program_graph import lift, unlift
 
-    if not any(_trains(node) for node in program.graph.nodes):
+    if not any(trains(node) for node in program.graph.nodes):
         return program, []
     model = unlift(program)
-    found = [node for node in model.graph.nodes if _trains(node)]
+    found = [node for node in model.graph.nodes if trains(node)]
     for node in found:
         place = _training_argument(node)
         assert place is not None
@@ -69,12 +73,17 @@ def set_program_to_inference(program: torch.export.ExportedProgram) -> tuple[tor
     return lift(model, program), [note]
 
 
-def _trains(node: torch.fx.Node) -> bool:
+def trains(node: torch.fx.Node) -> bool:
     """Whether an operation does what it does in training."""
     if node.op != "call_function":
         return False
     place = _training_argument(node)
-    return place is not None and node.args[place] is True
+    if place is None or node.args[place] is not True:
+        return False
+    # Without running statistics a normalization takes those of the batch in inference too.
+    schema = node.target._schema  # type: ignore[union-attr]
+    means = [i for i, argument in enumerate(schema.arguments) if argument.name == "running_mean"]
+    return not means or (means[0] < len(node.args) and node.args[means[0]] is not None)
 
 
 def _counts_batches(node: torch.fx.Node) -> bool:

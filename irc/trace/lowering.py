@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from irc.errors import ModelError, UsageError
-from irc.trace.capture import quiet
+from irc.trace.dynamic_dimensions import is_axes
 from irc.trace.example_inputs import Example
+from irc.trace.module_source import is_foreign
+from irc.trace.module_state import state_kept
+from irc.trace.silence import quiet
 from irc.trace.stop_reason import explain
 
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ def lower(
             exported = torch.onnx.export(
                 program, dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False
             )
+            if exported is not None and shapes is not None:
+                _name_dimensions(exported, program, shapes)
     except ImportError as error:
         raise UsageError(
             f"PyTorch's ONNX exporter needs onnxscript: {error}; run: pip install irc-compiler[torch]"
@@ -67,6 +73,26 @@ def lower(
     if outputs is not None:
         _rename_outputs(model, outputs)
     return model
+
+
+def _name_dimensions(exported: Any, program: torch.export.ExportedProgram, shapes: Any) -> None:
+    """Names the dimensions of inputs where the exporter gave up: it does not count arguments that are no tensors."""
+    from torch.export.graph_signature import InputKind, TensorArgument
+    from torch.utils import _pytree as pytree
+
+    flat = pytree.tree_leaves(shapes, is_leaf=is_axes)
+    users = [s for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+    if len(flat) != len(users) or all(isinstance(user.arg, TensorArgument) for user in users):
+        return
+    tensors = [dims for user, dims in zip(users, flat, strict=True) if isinstance(user.arg, TensorArgument)]
+    names: dict[str, str] = {}
+    for value, dims in zip(exported.model.graph.inputs, tensors, strict=False):
+        for axis, dim in (dims or {}).items():
+            symbol = value.shape[axis] if value.shape is not None else None
+            name = dim if isinstance(dim, str) else getattr(dim, "__name__", "")
+            if name and symbol is not None and not isinstance(symbol, int) and symbol.value:
+                names.setdefault(symbol.value, name)
+    exported.rename_axes(names)
 
 
 def _rename_outputs(model: ir.Model, names: Sequence[str]) -> None:
@@ -91,6 +117,7 @@ def lower_with_torchscript(
     *,
     shapes: Any = None,
     opset: int | None = None,
+    notes: list[str] | None = None,
 ) -> ir.Model:
     """The ONNX form of a module by the TorchScript exporter, which runs it once and keeps what it saw.
 
@@ -102,15 +129,20 @@ def lower_with_torchscript(
         names: Names of the leaves of the example.
         shapes: Dynamic dimensions as `dynamic_dimensions.dynamic_shapes` gives them.
         opset: Version of the operators; by default the exporter's own.
+        notes: Takes what a report should say.
 
     Raises:
-        ModelError: If it cannot be traced, or an operation has no ONNX form.
+        ModelError: If it cannot be traced, an operation has no ONNX form, or nothing depends on the inputs.
     """
     import torch
+    from torch.utils import _pytree as pytree
 
     leaves = example.leaves()
     inputs = [name for name, leaf in zip(names, leaves, strict=True) if isinstance(leaf, torch.Tensor)]
     axes = _axes(inputs, names, leaves, shapes)
+    # A forward that writes into its input writes into a copy.
+    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (example.args, example.kwargs))
+    example = Example(args, kwargs)
     buffer = io.BytesIO()
     size = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     options: dict[str, Any] = {
@@ -119,9 +151,11 @@ def lower_with_torchscript(
         "input_names": inputs,
         "dynamic_axes": axes or None,
         "opset_version": opset,
+        # Folding would untie weights that are shared with a transposed copy; irc folds what does not grow the model.
+        "do_constant_folding": False,
     }
     try:
-        with quiet(), torch.no_grad(), _written_out_attention():
+        with quiet() as caught, torch.no_grad(), _written_out_attention(), state_kept(module):
             if size < LARGE_BYTES:
                 torch.onnx.export(module, example.args, buffer, **options)  # type: ignore[arg-type]
                 model = ir.serde.deserialize_model(_parsed(buffer))
@@ -130,6 +164,19 @@ def lower_with_torchscript(
     except Exception as error:
         raise explain(error, module, what="exported by TorchScript", other="export") from error
     _mark_modules(model, module)
+    if not model.graph.inputs:
+        raise ModelError(
+            f"TorchScript turned {type(module).__name__} into constants: it computes with values outside torch; change that, or try "
+            "--exporter export"
+        )
+    if notes is not None:
+        traced = [w for w in caught if w.category.__name__ == "TracerWarning"]
+        lines = [f"{Path(w.filename).name}:{w.lineno}" for w in traced if not is_foreign(w.filename)]
+        if lines:
+            shown = ", ".join(dict.fromkeys(lines[:5]))
+            notes.append(
+                f"TorchScript keeps values of the first example as constants where Python computes with them ({shown})"
+            )
     return model
 
 
@@ -156,7 +203,6 @@ def _parsed(buffer: io.BytesIO) -> Any:
 
 def _through_folder(module: torch.nn.Module, example: Example, options: dict[str, Any]) -> ir.Model:
     import tempfile
-    from pathlib import Path
 
     import torch
 
@@ -174,9 +220,6 @@ def _axes(inputs: Sequence[str], names: Sequence[str], leaves: Sequence[Any], sh
 
     if shapes is None:
         return {}
-
-    def is_axes(value: Any) -> bool:
-        return value is None or (isinstance(value, dict) and all(isinstance(key, int) for key in value))
 
     flat = pytree.tree_leaves(shapes, is_leaf=is_axes)
     if len(flat) != len(leaves):

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,17 +32,19 @@ class ModuleSource:
         module: The module; None for a saved program.
         program: The saved program; None for a module.
         folder: Where its artifact goes by default: beside a file, else the current folder.
+        files: Files it was read from, which nothing may overwrite.
     """
 
     name: str
     module: torch.nn.Module | None = None
     program: torch.export.ExportedProgram | None = None
     folder: Path = Path()
+    files: tuple[Path, ...] = ()
 
 
 def is_module_spelling(text: str) -> bool:
     """Whether a command line names PyTorch code or a saved program rather than an ONNX file; nothing is imported."""
-    if Path(text).suffix == ".pt2":
+    if Path(text).suffix in (".pt2", ".py") or ".py:" in text:
         return True
     return _SPELLING.match(text) is not None and not Path(text).exists()
 
@@ -71,12 +74,14 @@ def open_source(model: Any) -> ModuleSource:
     except ImportError as error:
         raise UsageError(INSTALL) from error
     if isinstance(model, torch.nn.Module):
-        return ModuleSource(type(model).__name__, module=model)
+        inner = _unwrapped(model)
+        return ModuleSource(type(inner).__name__, module=inner)
     if isinstance(model, torch.export.ExportedProgram):
         return ModuleSource("program", program=model)
     text = str(model)
     if Path(text).suffix == ".pt2":
-        return ModuleSource(Path(text).stem, program=_load_program(Path(text)), folder=Path(text).parent)
+        path = Path(text)
+        return ModuleSource(path.stem, program=_load_program(path), folder=path.parent, files=(path,))
     found = load_object(text, what="model")
     if not isinstance(found, torch.nn.Module):
         if not callable(found):
@@ -84,10 +89,40 @@ def open_source(model: Any) -> ModuleSource:
         with user_code(f"model {text!r}", ModelError):
             found = found()
     if isinstance(found, torch.export.ExportedProgram):
-        return ModuleSource(text.rpartition(":")[2], program=found)
+        return ModuleSource(text.rpartition(":")[2], program=found, files=_files(text))
     if not isinstance(found, torch.nn.Module):
         raise ModelError(f"model {text!r} returned {type(found).__name__}; irc expects a torch.nn.Module")
-    return ModuleSource(text.rpartition(":")[2], module=found)
+    return ModuleSource(text.rpartition(":")[2], module=_unwrapped(found), files=_files(text))
+
+
+def _unwrapped(module: Any) -> Any:
+    """The network inside what compiles or distributes it, which tracing does itself or has no use for."""
+    import torch
+
+    while True:
+        if hasattr(module, "_orig_mod"):
+            module = module._orig_mod
+        elif isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+            module = module.module
+        else:
+            return module
+
+
+def _files(text: str) -> tuple[Path, ...]:
+    """The source file that a spelling names."""
+    home = text.rpartition(":")[0]
+    return (Path(home),) if home.endswith(".py") else ()
+
+
+def source_files(source: ModuleSource, inputs: Any = None) -> tuple[Path, ...]:
+    """Files of the user's that hold the network or its inputs, as far as they are known; nothing may overwrite them."""
+    files = dict.fromkeys(source.files)
+    if isinstance(inputs, str):
+        files |= dict.fromkeys(_files(inputs))
+    home = sys.modules.get(type(source.module).__module__) if source.module is not None else None
+    if (name := getattr(home, "__file__", None)) is not None:
+        files[Path(name)] = None
+    return tuple(path for path in files if path.is_file())
 
 
 def _load_program(path: Path) -> torch.export.ExportedProgram:
@@ -95,8 +130,11 @@ def _load_program(path: Path) -> torch.export.ExportedProgram:
 
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file")
+    from irc.trace.silence import quiet
+
     try:
-        return torch.export.load(path)
+        with quiet():
+            return torch.export.load(path)
     except Exception as error:
         raise ModelError(
             f"{path.name} is not a program that this PyTorch ({torch.__version__}) reads: {one_line(error)}; save it again "
@@ -117,7 +155,12 @@ def load_object(text: str, *, what: str) -> Any:
     """
     match = _SPELLING.match(text)
     if match is None:
-        raise UsageError(f"{what} {text!r} is malformed; write package.module:name or file.py:name")
+        advice = (
+            f"name a function in it: {text}:make"
+            if text.endswith(".py")
+            else "write package.module:name or file.py:name"
+        )
+        raise UsageError(f"{what} {text!r} is malformed; {advice}")
     home, name = match["home"], match["name"]
     module = _run_file(home, what) if home.endswith(".py") else _import(home, what)
     found: Any = module
@@ -169,11 +212,12 @@ def _run_file(home: str, what: str) -> Any:
 
 @contextlib.contextmanager
 def user_code(where: str, kind: Callable[[str], Exception]) -> Iterator[None]:
-    """Turns what the user's code raises into one line that says where in it."""
+    """Turns what the user's code raises into one line that says where in it; what it prints goes to standard error."""
     from irc.errors import IrcError
 
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except IrcError:
         raise
     except (Exception, SystemExit) as error:
@@ -193,8 +237,9 @@ def is_foreign(filename: str) -> bool:
     parts = Path(filename).parts
     if filename.startswith("<") or "importlib" in parts:
         return True
-    here = Path(__file__).parents[1]
-    return "torch" in parts or "onnxscript" in parts or filename.startswith(f"{here}/")
+    here, library = Path(__file__).parents[1], sysconfig.get_paths()["stdlib"]
+    standard = filename.startswith(f"{library}/") and "site-packages" not in parts
+    return "torch" in parts or "onnxscript" in parts or standard or filename.startswith(f"{here}/")
 
 
 def one_line(error: BaseException) -> str:

@@ -30,8 +30,11 @@ def output_names(graph_module: fx.GraphModule) -> list[str]:
 
 def output_node(graph_module: fx.GraphModule) -> fx.Node:
     """The node that returns the outputs."""
-    node: fx.Node = next(node for node in reversed(graph_module.graph.nodes) if node.op == "output")
-    return node
+    for node in reversed(graph_module.graph.nodes):
+        if node.op == "output":
+            found: fx.Node = node
+            return found
+    raise ModelError("the graph returns nothing: it has no output node")
 
 
 def drop_outputs(graph_module: fx.GraphModule, names: list[str]) -> None:
@@ -40,6 +43,15 @@ def drop_outputs(graph_module: fx.GraphModule, names: list[str]) -> None:
     kept = [i for i, name in enumerate(node.meta[_NAMES]) if name not in names]
     node.args = (tuple(node.args[0][i] for i in kept),)  # type: ignore[index]
     node.meta[_NAMES] = [node.meta[_NAMES][i] for i in kept]
+
+
+def keep_outputs(program: torch.export.ExportedProgram, places: list[int]) -> torch.export.ExportedProgram:
+    """The program with some of its outputs only."""
+    graph_module = unlift(program)
+    node = output_node(graph_module)
+    node.args = (tuple(node.args[0][place] for place in places),)  # type: ignore[index]
+    node.meta[_NAMES] = [node.meta[_NAMES][place] for place in places]
+    return lift(graph_module, program)
 
 
 def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
@@ -110,7 +122,6 @@ def lift(graph_module: fx.GraphModule, program: torch.export.ExportedProgram) ->
     from torch import fx
     from torch.export.graph_signature import (
         ConstantArgument,
-        ExportGraphSignature,
         InputKind,
         InputSpec,
         OutputSpec,
@@ -208,13 +219,33 @@ def lift(graph_module: fx.GraphModule, program: torch.export.ExportedProgram) ->
     graph.output(tuple(final))
     rewritten = fx.GraphModule(graph_module, graph)
     _refresh(rewritten, fake_mode)
+    try:
+        return _program(rewritten, program, inputs, outputs, state, constants, _call_graph(program, len(final)))
+    except Exception as error:
+        from irc.trace.module_source import one_line
+
+        raise ModelError(f"the rewritten graph is not a program: {one_line(error)}") from error
+
+
+def _program(
+    rewritten: fx.GraphModule,
+    program: torch.export.ExportedProgram,
+    inputs: list[Any],
+    outputs: list[Any],
+    state: dict[str, Any],
+    constants: dict[str, Any],
+    call_graph: list[Any],
+) -> torch.export.ExportedProgram:
+    import torch
+    from torch.export.graph_signature import ExportGraphSignature
+
     return torch.export.ExportedProgram(
         root=rewritten,
         graph=rewritten.graph,
         graph_signature=ExportGraphSignature(input_specs=inputs, output_specs=outputs),
         state_dict=state,
         range_constraints=program.range_constraints,
-        module_call_graph=_call_graph(program, len(final)),
+        module_call_graph=call_graph,
         example_inputs=program.example_inputs,
         constants=constants,
         verifiers=program.verifiers,

@@ -59,7 +59,7 @@ _CAUSES = (
         "give examples that agree in this dimension, or leave it out of --dynamic",
     ),
     _Cause(
-        r"pytree-flattenable|Unsupported (?:input|output) type|which is not a known type|Only tuples, lists and Variables",
+        r"pytree-flattenable|Unsupported (?:in|out)put type|not a known type|register a pytree|Only tuples, lists and Variables",
         "",
         "return tensors, tuples or dicts (transformers: use_cache=False), or register the type with torch.utils.pytree",
     ),

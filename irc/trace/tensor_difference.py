@@ -15,8 +15,8 @@ import numpy as np
 
 from irc.runner import difference
 from irc.runner.reference import EPSILONS, INTEGER_AGREEMENT
-from irc.trace.capture import quiet
 from irc.trace.example_inputs import to_numpy
+from irc.trace.silence import quiet
 
 MULTIPLE = 8.0
 # bfloat16 has no numpy name among EPSILONS; half types accumulate in float but round at every step.

@@ -22,11 +22,14 @@ from irc.pass_manager import OnFailure
 from irc.pipeline import Step
 from irc.trace.capture import capture, leaf_names
 from irc.trace.dynamic_dimensions import dynamic_shapes as settle_dimensions
-from irc.trace.dynamic_dimensions import parse_dynamic
+from irc.trace.dynamic_dimensions import parse_dynamic, stretched
 from irc.trace.example_inputs import Example, Feed, read_examples, run_module, to_numpy
-from irc.trace.inference_mode import inference_mode, set_program_to_inference
+from irc.trace.fx_pass import module_of
+from irc.trace.inference_mode import inference_mode, set_program_to_inference, trains
 from irc.trace.lowering import detach, lower, lower_with_torchscript
 from irc.trace.module_source import ModuleSource, open_source
+from irc.trace.module_state import state_kept
+from irc.trace.program_graph import keep_outputs
 from irc.trace.tensor_difference import TensorReference
 
 if TYPE_CHECKING:
@@ -150,7 +153,10 @@ def trace(
         raise UsageError(f"--exporter {exporter!r}: it must be one of {', '.join(EXPORTERS)}")
     source = open_source(model)
     given = parse_dynamic(dynamic_shapes) if isinstance(dynamic_shapes, str) else dynamic_shapes
+    import torch
+
     with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         notes = stack.enter_context(inference_mode(source.module)) if source.module is not None else []
         examples = _examples(source, example_inputs)
         tracing = _Tracing(source, examples, given, exporter, opset, list(notes), verify)
@@ -218,23 +224,27 @@ class _Tracing:
         if program is not None:
             program, changed = set_program_to_inference(program)
             self.notes += changed
-        function = self._function(program)
-        reference = self._reference(function)
-        ledger, undone, shares_memory = Ledger(), {}, True
         names, shapes = self._names(), None
         if self.source.module is not None:
-            shapes = settle_dimensions(self.examples, names, self.dynamic)
+            self._run_once(self.source.module)
+            shapes = settle_dimensions(self.examples, names, self.dynamic, module=self.source.module)
+            self._stretch(shapes)
         elif self.dynamic is not None:
             raise UsageError(
                 "dynamic dimensions of a saved program are those it was exported with; export it again with dynamic_shapes"
             )
+        reference = self._reference(self._function(program))
+        ledger, undone, shares_memory = Ledger(), {}, True
         if self.exporter == "torchscript":
             model = self._by_torchscript(names, shapes, passes)
             kept = list(range(len(model.graph.outputs)))
         else:
             if program is None:
                 assert self.source.module is not None
-                program = capture(self.source.module, self.examples[0], shapes)
+                with state_kept(self.source.module):
+                    program = capture(self.source.module, self.examples[0], shapes)
+                self._note_training(program)
+            program = self._without_constant_outputs(program)
             outputs = _tensor_outputs(program)
             left: list[str] | None = None
             if passes:
@@ -277,6 +287,62 @@ class _Tracing:
             self._check_reference(reference)
         return traced
 
+    def _run_once(self, module: torch.nn.Module) -> None:
+        """Says at once whether the examples fit, and what the module writes when it runs."""
+        written: list[str] = []
+        result = run_module(module, self.examples[0], f"the module {self.source.name}", written)
+        if not result:
+            raise ModelError(
+                f"the module {self.source.name} returns no tensor that torch can see; return tensors, tuples or "
+                "dicts (transformers: use_cache=False), or register the type with torch.utils.pytree"
+            )
+        if written:
+            shown = ", ".join(repr(name) for name in written[:3]) + (", ..." if len(written) > 3 else "")
+            self.notes.append(f"the module writes state when it runs ({shown}), which an ONNX model does not keep")
+
+    def _stretch(self, shapes: Any) -> None:
+        """With one example, makes another of other sizes, so that dynamic dimensions are compared with the module too."""
+        if len(self.examples) > 1 or shapes is None or not self.verify:
+            return
+        assert self.source.module is not None
+        other = stretched(self.examples[0], shapes)
+        try:
+            if other is None:
+                raise DataError("no other size could be made")
+            run_module(self.source.module, other, f"the module {self.source.name}")
+        except DataError:
+            self.notes.append(
+                "compared with the module at the sizes of the example only; give two examples of different sizes"
+            )
+            return
+        self.examples = [*self.examples, other]
+
+    def _note_training(self, program: torch.export.ExportedProgram) -> None:
+        """Says what does at inference what others do in training: dropout, or statistics of the batch, asked for by name."""
+        names = [module_of(node) or str(node.name) for node in program.graph.nodes if trains(node)]
+        if names:
+            shown = ", ".join(repr(name) for name in dict.fromkeys(names[:3]))
+            self.notes.append(
+                f"{len(names)} operations run as in training although the module does not ({shown}); they are kept"
+            )
+
+    def _without_constant_outputs(self, program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+        """The program without outputs that are plain values, which ONNX cannot return."""
+        from torch.export.graph_signature import ConstantArgument
+
+        constants = [
+            i for i, s in enumerate(program.graph_signature.output_specs) if isinstance(s.arg, ConstantArgument)
+        ]
+        real = [i for i in constants if program.graph_signature.output_specs[i].arg.value is not None]
+        if not real:
+            return program
+        self.notes.append(
+            f"outputs {', '.join(map(str, real))} of the module are plain values and are not in the ONNX model"
+        )
+        return keep_outputs(
+            program, [i for i in range(len(program.graph_signature.output_specs)) if i not in constants]
+        )
+
     def _function(self, program: torch.export.ExportedProgram | None) -> Any:
         """What is called for the reference outputs."""
         if program is None:
@@ -291,7 +357,6 @@ class _Tracing:
             return None
         where = f"the module {self.source.name}"
         if not self.verify:
-            run_module(function, self.examples[0], where)
             return None
         return TensorReference([functools.partial(run_module, function, example, where) for example in self.examples])
 
@@ -316,23 +381,26 @@ class _Tracing:
                 f"{passes[0].pass_.name} works on the graph of torch.export, which --exporter torchscript does not make"
             )
         self.notes.append("the TorchScript exporter keeps the control flow that the first example takes")
-        return lower_with_torchscript(self.source.module, self.examples[0], names, shapes=shapes, opset=self.opset)
+        return lower_with_torchscript(
+            self.source.module, self.examples[0], names, shapes=shapes, opset=self.opset, notes=self.notes
+        )
 
     def _feeds(self, model: ir.Model, names: Sequence[str]) -> list[Feed]:
         """The examples under the names of the graph's inputs."""
         import torch
 
-        wanted = [value.name for value in model.graph.inputs]
+        wanted = [value.name or "" for value in model.graph.inputs]
         feeds = []
         for example in self.examples:
             leaves = example.leaves()
             if len(names) != len(leaves):
                 raise DataError(f"an example has {len(leaves)} inputs and the program {len(names)}")
-            feed = {
-                name: to_numpy(leaf)
-                for name, leaf in zip(names, leaves, strict=True)
-                if isinstance(leaf, torch.Tensor) and name in wanted
-            }
+            arrays = {n: to_numpy(x) for n, x in zip(names, leaves, strict=True) if isinstance(x, torch.Tensor)}
+            if len(arrays) == len(wanted):
+                # By position: exporters rename an input that is an output too.
+                feed = dict(zip(wanted, arrays.values(), strict=True))
+            else:
+                feed = {name: array for name, array in arrays.items() if name in wanted}
             if missing := [name for name in wanted if name not in feed]:
                 raise ModelError(f"the traced model has an input {missing[0]!r} that no example gives")
             feeds.append(feed)

@@ -124,7 +124,7 @@ def _core(product: ir.Node) -> _Core | None:
         keys = turn.inputs[0] if turn is not None else None
         if turn is None or keys is None or rank_of(q) != 4 or rank_of(keys) != 4 or not factor * a * b > 0:
             continue
-        nodes = (product, softmax, *((added,) if mask is not None and added is not None else ()))
+        nodes = (product, softmax, *((added,) if added is not None else ()))
         nodes = (*nodes, *scaling, scored, *before, *behind)
         return _Core(q, keys, pair[1], factor * a * b, mask, turn, nodes)
     return None
@@ -162,10 +162,10 @@ def _regroups(apart: ir.Value, together: ir.Value, reshape: ir.Node) -> bool:
 
     The last axes agree as numbers, and one of the first two because it is copied or known; the other one follows.
     """
-    if rank_of(apart) != 4 or rank_of(together) != 3:
+    if rank_of(together) != 3:
         return False
     heads, size, all_of_them = _dim(apart, 2), _dim(apart, 3), _dim(together, 2)
-    if heads is None or size is None or all_of_them != heads * size or not all_of_them:
+    if heads is None or size is None or all_of_them != heads * size:
         return False
     target = constant(reshape.inputs[1])
     copied = reshape.attributes.get_int("allowzero", 0) == 0 and target is not None and 0 in target[:2]
@@ -173,13 +173,16 @@ def _regroups(apart: ir.Value, together: ir.Value, reshape: ir.Node) -> bool:
 
 
 def _agree(q: ir.Value, k: ir.Value, v: ir.Value, main: ir.Graph, *, heads: int) -> bool:
-    """Whether queries, keys and values have the same heads and batch, so that nothing is broadcast."""
+    """Whether queries, keys and values have the same heads and batch, so that nothing is broadcast.
+
+    None may be empty as far as known: Attention fails where products of nothing are zeros.
+    """
     count = _dim(q, heads)
     return (
         count is not None
         and all(_dim(one, heads) == count for one in (k, v))
         and all(_same_batch(one, q, main) for one in (k, v))
-        and q.dtype == k.dtype == v.dtype
+        and all(_dim(one, axis) != 0 for one in (q, k, v) for axis in range(4))
     )
 
 
@@ -202,7 +205,7 @@ def _why_no_mask(mask: ir.Value, q: ir.Value, keys: ir.Value, *, heads: int, len
         return f"its mask has shape {list(array.shape)}, and ONNX Runtime wants every query and key in it"
     if array.ndim == 4 and (array.shape[0] not in (1, _dim(q, 0)) or array.shape[1] not in (1, _dim(q, heads))):
         return f"its mask has shape {list(array.shape)}, which enlarges the batch or the heads"
-    if mask.dtype != q.dtype or not np.isfinite(array).any(axis=-1).all() or np.isnan(array).any():
+    if not np.isfinite(array).any(axis=-1).all() or np.isnan(array).any():
         return "its mask hides a row altogether"
     return None
 
@@ -212,7 +215,7 @@ def _is_joined(product: ir.Node, main: ir.Graph) -> bool:
     following: ir.Node = product
     for op_type in ("Transpose", "Reshape"):
         uses = list(following.outputs[0].uses())
-        if len(uses) != 1 or uses[0].node.op_type != op_type or uses[0].idx != 0:
+        if len(uses) != 1 or uses[0].node.op_type != op_type:
             return False
         following = uses[0].node
     return isinstance(_of_joined_heads(following, main), Composite)

@@ -12,7 +12,7 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from irc.passes.fusion.scalars import rank_of
 from irc.passes.simplification.node_size import stored_bytes
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_TYPES = (*_HALVES, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _DEFAULT_EPSILON = 1e-5
 
 
@@ -66,13 +67,7 @@ class NormalizationFusion(Fusion):
         if last.op_type not in ("Add", "Mul", "Div", "Cast"):
             return None
         opset = opset_of(model)
-        found: Composite | str | None = None
-        if last.op_type == "Add" and self.has_bias:
-            found = self._with_bias(last, opset)
-        elif last.op_type == "Mul":
-            found = self._with_scale(last, opset)
-        if found is None:
-            found = self._bare(last, opset)
+        found = self._ending_in(last, opset) or self._bare(last, opset)
         return None if found is None or self._goes_on(last, opset) else found
 
     def _goes_on(self, last: ir.Node, opset: int) -> bool:
@@ -81,7 +76,7 @@ class NormalizationFusion(Fusion):
         if len(uses) != 1 or last.outputs[0].is_graph_output() or uses[0].node.graph is not last.graph:
             return False
         following = uses[0].node
-        if following.domain not in ("", "ai.onnx") or len(following.outputs) != 1:
+        if following.domain not in ("", "ai.onnx"):
             return False
         return following.op_type in ("Add", "Mul", "Cast") and isinstance(self._ending_in(following, opset), Composite)
 
@@ -118,8 +113,8 @@ class NormalizationFusion(Fusion):
         """What is normalized without a scale."""
         for data, found, nodes in self._results(last.outputs[0], opset):
             dims = [] if data.shape is None else list(data.shape)[-found.axes :]
-            if not dims or not all(isinstance(dim, int) for dim in dims) or data.dtype is None:
-                return "the size of what it normalizes is not known, which it takes to write a scale of ones"
+            if not dims or not _are_sizes(dims) or data.dtype not in _TYPES:
+                return "its size is 0, or that or its type is not known, and it takes both to write a scale of ones"
             interior = tuple(node for node in nodes if node is not last)
             ones = _Ones(tuple(int(dim) for dim in dims), data.dtype)  # type: ignore[arg-type]
             if ones.bytes(last) > sum(_bytes(node) for node in dict.fromkeys(interior)):
@@ -132,7 +127,7 @@ class NormalizationFusion(Fusion):
         if (found := self.normalized(result, opset)) is not None:
             yield found.data, found, found.nodes
         narrow = producer_of(result, "Cast")
-        if narrow is None or narrow.inputs[0] is None or narrow.inputs[0].dtype != ir.DataType.FLOAT:
+        if narrow is None or narrow.inputs[0] is None:
             return
         found = self.normalized(narrow.inputs[0], opset)
         data = before_widening(found.data) if found is not None else None
@@ -171,9 +166,14 @@ def _fits(parameter: ir.Value, data: ir.Value, axes: int) -> bool:
     return (
         len(dims) <= len(data.shape)
         and dims[-axes:] == wanted
-        and all(isinstance(dim, int) for dim in wanted)
+        and _are_sizes(wanted)
         and all(dim == 1 for dim in dims[:-axes])
     )
+
+
+def _are_sizes(dims: Sequence[Any]) -> bool:
+    """Whether sizes are known, and none is 0: the operators fail on nothing, where the average of nothing does not."""
+    return all(isinstance(dim, int) and dim > 0 for dim in dims)
 
 
 def _parameter(parameter: ir.Value, axes: int) -> Input | None:

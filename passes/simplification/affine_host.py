@@ -205,8 +205,6 @@ def host_of(node: ir.Node) -> Host | None:
     """The node as a host, with its bias if it is a MatMul; None if it is none."""
     if node.domain not in STANDARD_DOMAINS or node.op_type not in (*LINEAR, "BatchNormalization"):
         return None
-    if len(node.inputs) < 2 or node.inputs[0] is None or node.inputs[1] is None:
-        return None
     if node.op_type != "MatMul":
         return Host(node)
     host = Host(node)

@@ -74,7 +74,7 @@ def clipping(node: ir.Node, dims: Dimensions, opset: int) -> Clipping | str | No
         return None
     for data, other in ((0, 1), (1, 0)):
         bound, value = _scalar(node.inputs[other]), node.inputs[data]
-        if bound is None or constant(value) is not None or math.isnan(bound):
+        if bound is None or math.isnan(bound):
             continue
         before, shape = dims.of(value), node.inputs[other].shape  # type: ignore[union-attr]
         if shape is None or len(shape) > (0 if before is None else len(before)):

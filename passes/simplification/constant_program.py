@@ -122,20 +122,19 @@ def program_for(values: Sequence[ir.Value], *, opset: int, known: Mapping[ir.Val
     slots: dict[ir.Value, int] = {}
     leaves: dict[int, ir.TensorProtocol | _Array] = {}
     steps: list[_Step] = []
-    nodes: dict[ir.Node, None] = {}
+    nodes: list[ir.Node] = []
     pending: list[tuple[ir.Value, bool]] = [(value, False) for value in reversed(values)]
     while pending:
         value, inputs_ready = pending.pop()
+        if value in slots:
+            continue
         node = value.producer()
-        if inputs_ready and node is not None and node not in nodes:
-            nodes[node] = None
+        if inputs_ready and node is not None:
+            nodes.append(node)
             inputs = tuple(None if v is None else slots[v] for v in node.inputs)
             outputs = tuple(slots.setdefault(o, len(slots)) if o.name else None for o in node.outputs)
             steps.append(_Step(ir.to_proto(node), inputs, outputs, tuple(o.dtype for o in node.outputs)))
-        if inputs_ready or value in slots:
-            continue
-        leaf = _leaf(value, known)
-        if leaf is not None:
+        elif (leaf := _leaf(value, known)) is not None:
             leaves[slots.setdefault(value, len(slots))] = leaf
         elif node is None:
             raise EvaluationError(f"{value.name!r} is not constant")
@@ -143,7 +142,7 @@ def program_for(values: Sequence[ir.Value], *, opset: int, known: Mapping[ir.Val
             pending.append((value, True))
             pending += [(v, False) for v in reversed(node.inputs) if v is not None]
     program = Program(opset, leaves, steps, [slots[value] for value in values])
-    return Compiled(program, list(nodes), list(slots))
+    return Compiled(program, nodes, list(slots))
 
 
 def _leaf(value: ir.Value, known: Mapping[ir.Value, _Array]) -> ir.TensorProtocol | _Array | None:
@@ -169,7 +168,6 @@ def evaluate(proto: onnx.NodeProto, inputs: Sequence[_Array | None], *, opset: i
     """
     from onnx.reference import ReferenceEvaluator
 
-    _refuse_enormous(proto.op_type, inputs)
     feed = {name: _read_only(array) for name, array in zip(proto.input, inputs, strict=True) if array is not None}
     graph = onnx.GraphProto(node=[proto], name="constant")
     for name, array in feed.items():
@@ -179,8 +177,11 @@ def evaluate(proto: onnx.NodeProto, inputs: Sequence[_Array | None], *, opset: i
     named = [name for name in proto.output if name]
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in named)
     try:
+        _refuse_enormous(proto.op_type, inputs)
         with np.errstate(all="ignore"):
             arrays = ReferenceEvaluator(graph, opsets={"": opset}).run(named, feed)
+    except EvaluationError:
+        raise
     except NotImplementedError as error:
         raise EvaluationError(f"the reference implementation has no {proto.op_type} of opset {opset}") from error
     except Exception as error:  # whatever an implementation raises, the node stays and the build goes on
@@ -206,14 +207,14 @@ def _require_dtypes(step: _Step, arrays: Sequence[_Array]) -> None:
 
 
 def _refuse_enormous(op_type: str, inputs: Sequence[_Array | None]) -> None:
-    """Raises for an operator that makes much out of little, before it does."""
+    """Raises for an operator that makes much out of little, before it does; in any way for inputs it cannot have."""
     given = [array for array in inputs if array is not None]
     count = 0
     if op_type == "ConstantOfShape":
         count = math.prod(int(d) for d in given[0])
     elif op_type in ("Expand", "Tile"):
         count = math.prod(int(d) for d in given[1].flat) * given[0].size
-    elif op_type == "Range" and given[2].item() != 0:
+    elif op_type == "Range":
         count = max(0, math.ceil((given[1].item() - given[0].item()) / given[2].item()))
     elif op_type == "OneHot":
         count = int(given[1].flat[0]) * given[0].size

@@ -93,7 +93,7 @@ def freed_bytes(node: ir.Node) -> int:
 
 def _is_computable(node: ir.Node, computable: Collection[ir.Node]) -> bool:
     """Whether the node depends on constants, known shapes and computable nodes only, deterministically."""
-    if node.domain not in ("", "ai.onnx") or node.op_type == "Constant":
+    if node.domain not in ("", "ai.onnx"):
         return False
     if any(not isinstance(o.type, ir.TensorType) or o.dtype == ir.DataType.STRING for o in node.outputs if o.name):
         return False
@@ -178,7 +178,7 @@ def _choose(region: dict[ir.Node, None], max_bytes: int) -> tuple[dict[ir.Node, 
             refused = [node for node in exposed if _stored_bytes(exposed[node]) > room]
             if not refused:
                 refused = [node for node in exposed if _grows({node: exposed[node]}, [node], region, max_bytes)]
-                if not refused or not _grows({node: exposed[node] for node in refused}, exposed, region, max_bytes):
+                if not _grows({node: exposed[node] for node in refused}, exposed, region, max_bytes):
                     return exposed, list(near_misses)
             near_misses.update((node, None) for node in refused if not _feeds(node, too_large))
             too_large.update(refused)

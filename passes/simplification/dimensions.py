@@ -8,6 +8,8 @@ A dimension is a number, a symbol, or "axis 1 of x" where it has no name of its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -22,6 +24,7 @@ MAX_DEPTH = 16
 """How far back a vector of dimensions is followed; exporters need 6 nodes at most, from Shape to Concat."""
 
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
+_Found = dict[tuple[ir.Value, int], Dims | None]
 
 
 class Dimensions:
@@ -58,10 +61,19 @@ class Dimensions:
                 dims.append(dim.value if named and dim.value is not None else (value, axis))
         return tuple(dims)
 
-    def elements(self, value: ir.Value | None, depth: int = MAX_DEPTH) -> Dims | None:
+    def elements(self, value: ir.Value | None) -> Dims | None:
         """The elements of an integer scalar or vector; None if they are not all known as numbers or dimensions."""
+        return self._elements(value, MAX_DEPTH, {})
+
+    def _elements(self, value: ir.Value | None, depth: int, found: _Found) -> Dims | None:
+        """The elements as far as they follow from so many nodes; `found` has those that were looked at before."""
         if value is None or depth == 0:
             return None
+        if (value, depth) not in found:
+            found[value, depth] = self._followed(value, depth, found)
+        return found[value, depth]
+
+    def _followed(self, value: ir.Value, depth: int, found: _Found) -> Dims | None:
         if (tensor := constant_tensor(value)) is not None:
             small = tensor.dtype in _INTEGERS and (
                 tensor.size == 1 or (len(tensor.shape) == 1 and tensor.size <= MAX_ELEMENTS)
@@ -75,16 +87,15 @@ class Dimensions:
             start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
             return None if dims is None else dims[start:end]
         if node.op_type == "Concat":
-            parts = [self.elements(part, depth - 1) for part in node.inputs]
-            return None if None in parts else tuple(dim for part in parts if part is not None for dim in part)
-        source = self.elements(node.inputs[0], depth - 1)
+            return self._joined(node.inputs, depth - 1, found)
+        source = self._elements(node.inputs[0], depth - 1, found)
         if source is None:
             return None
         match node.op_type:
             case "Identity":
                 return source
-            case "Cast" if node.attributes.get_int("to") in _INTEGERS:
-                return source
+            case "Cast" if (to := node.attributes.get_int("to")) in _INTEGERS:
+                return source if _holds(ir.DataType(to), source) else None
             case "Reshape" | "Squeeze" | "Unsqueeze" if len(source) == 1:
                 return source
             case "Gather":
@@ -92,6 +103,22 @@ class Dimensions:
             case "Slice":
                 return _sliced(source, node)
         return None
+
+    def _joined(self, parts: Sequence[ir.Value | None], depth: int, found: _Found) -> Dims | None:
+        """The elements of vectors one after the other; None as soon as some are unknown, or there are too many."""
+        joined: Dims = ()
+        for part in parts:
+            elements = self._elements(part, depth, found)
+            if elements is None or len(joined) + len(elements) > MAX_ELEMENTS:
+                return None
+            joined += elements
+        return joined
+
+
+def _holds(dtype: ir.DataType, elements: Dims) -> bool:
+    """Whether elements stay what they are in an integer type; dimensions do in any that shapes have."""
+    info = np.iinfo(dtype.numpy())
+    return all(info.min <= element <= info.max for element in elements if isinstance(element, int))
 
 
 def _gathered(source: Dims, node: ir.Node) -> Dims | None:

@@ -87,7 +87,7 @@ def _parted(concat: ir.Node, split: ir.Node, dims: Dimensions, opset: int) -> li
     """The inputs of the Concat."""
     axis = _split_axis(split, dims)
     parts = [value for value in concat.inputs if value is not None]
-    if axis != concat_axis(concat, dims, opset) or axis < 0 or len(parts) != len(split.outputs):
+    if axis != concat_axis(concat, dims, opset) or len(parts) != len(split.outputs):
         return None
     sizes = [_size(part, axis, dims) for part in parts]
     wanted = _split_sizes(split, dims, opset)
@@ -97,7 +97,7 @@ def _parted(concat: ir.Node, split: ir.Node, dims: Dimensions, opset: int) -> li
     if not all(isinstance(size, int) for size in sizes) or (list(wanted) != sizes if wanted else len(set(sizes)) != 1):
         return "its parts are not known to be those of the Concat before it"
     for output, part in zip(split.outputs, parts, strict=True):
-        if output.is_graph_output() and not can_replace(output, part):
+        if not can_replace(output, part):
             return f"{output.name!r} is a graph output, whose name {part.name!r} cannot take"
     named = [part for output, part in zip(split.outputs, parts, strict=True) if output.is_graph_output()]
     return parts if len(set(named)) == len(named) else "two graph outputs would be one value"

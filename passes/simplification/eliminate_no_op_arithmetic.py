@@ -76,7 +76,7 @@ def _same(node: ir.Node) -> ir.Value | None:
         return None
     first = node.inputs[0]
     if node.op_type == "Cast" and "to" in node.attributes and node.attributes["to"].type == ir.AttributeType.INT:
-        return first if first.dtype is not None and node.attributes.get_int("to") == first.dtype else None
+        return first if node.attributes.get_int("to") == first.dtype else None
     if node.op_type == "CastLike":
         return (
             first

@@ -142,10 +142,8 @@ def _slice(node: ir.Node, dims: Dimensions, opset: int) -> bool:
 def _bounds(node: ir.Node, dims: Dimensions, opset: int) -> tuple[Dims | None, Dims | None, Dims | None, Dims | None]:
     """Starts, ends, axes and steps of a Slice; None for what is not known."""
     if opset < 10:
-        starts: Dims | None = tuple(node.attributes.get_ints("starts"))
-        ends: Dims | None = tuple(node.attributes.get_ints("ends"))
-        axes: Dims | None = tuple(node.attributes.get_ints("axes", range(len(starts or ()))))
-        return starts, ends, axes, (1,) * len(starts or ())
+        first, last = (tuple(node.attributes.get_ints(name)) for name in ("starts", "ends"))
+        return first, last, tuple(node.attributes.get_ints("axes", range(len(first)))), (1,) * len(first)
     starts, ends = dims.elements(node.inputs[1]), dims.elements(node.inputs[2])
     count = len(starts or ())
     axes = dims.elements(node.inputs[3]) if _has(node, 3) else tuple(range(count))
@@ -169,7 +167,8 @@ def _split(node: ir.Node, dims: Dimensions, opset: int) -> bool:
 
 
 def _reduce(node: ir.Node, dims: Dimensions, opset: int) -> bool:
-    if not node.attributes.get_int("noop_with_empty_axes", 0) or "axes" in node.attributes:
+    # Where there is this attribute, the axes are an input.
+    if not node.attributes.get_int("noop_with_empty_axes", 0):
         return False
     return not _has(node, 1) or dims.elements(node.inputs[1]) == ()
 

@@ -60,7 +60,7 @@ class EliminateUnusedBodyValues(Pass):
         """Yields every If, Loop and Scan with something to spare, innermost ones last."""
         opset = model.graph.opset_imports.get("", 0)
         for node in [n for n in model.graph.all_nodes() if n.op_type in ("If", "Loop", "Scan")]:
-            if node.graph is None or not any(_is_used(output) for output in node.outputs):
+            if not any(_is_used(output) for output in node.outputs):
                 continue
             if node.op_type == "If" and node.domain in STANDARD_DOMAINS:
                 plan = _Plan(outputs=frozenset(i for i, output in enumerate(node.outputs) if not _is_used(output)))

@@ -76,7 +76,7 @@ class FoldAffine(Pass):
             return
         for node in model.graph.all_nodes():
             again = True
-            while again and node.graph is not None:  # several may stand in a row
+            while again:  # several may stand in a row
                 again = False
                 for fold in _neighbours(node):
                     tensors = self._constants(fold, opset)

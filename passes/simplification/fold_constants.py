@@ -122,7 +122,7 @@ class FoldConstants(Pass):
                 raise EvaluationError("its value has another shape than the model says")
             stored = sum(array.nbytes for array in arrays)
             unforeseen = any(size_in_bytes(value) is None for value in outputs)
-            if unforeseen and stored > self.max_bytes and stored - freed_bytes(node) > self.max_bytes:
+            if unforeseen and stored - freed_bytes(node) > self.max_bytes:
                 raise EvaluationError(TOO_LARGE)
         except EvaluationError as error:
             culprit = compiled.nodes[error.step] if error.step >= 0 else node
@@ -133,11 +133,10 @@ class FoldConstants(Pass):
 
 def _is_liftable(node: ir.Node) -> bool:
     """Whether this is a Constant node that can be an initializer."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+    if node.op_type != "Constant":
         return False
     value = node.outputs[0]
-    tensor = constant_tensor(value)
-    return tensor is not None and tensor.dtype != ir.DataType.STRING and not value.is_graph_output()
+    return constant_tensor(value) is not None and not value.is_graph_output()
 
 
 def _fits(array: _Array, value: ir.Value) -> bool:

@@ -123,7 +123,8 @@ def _why_not_pool(
         return f"the {pool.op_type} after it rounds its size up, which depends on whose the padding is"
     if any(d != 1 for d in folded.dilations):
         return f"the windows of the {pool.op_type} after it have gaps"
-    assert folded.kernel is not None
+    if folded.kernel is None:
+        return f"the {pool.op_type} after it has no kernel"
     if any(max(b, e) >= k for b, e, k in zip(folded.begin, folded.end, folded.kernel, strict=True)):
         return f"the padding would be as large as the kernel of the {pool.op_type} after it"
     if pool.op_type == "AveragePool":

@@ -24,6 +24,8 @@ from irc.passes.simplification.scopes import STANDARD_DOMAINS
 from irc.passes.simplification.unused import remove_unused
 
 SHAPE_IS_AN_INPUT_SINCE = 5
+LARGEST = 2**31 - 1
+"""No dimension is larger; a number that is may have been cast to int32 since, which makes another one of it."""
 _Element = Dim | None
 
 
@@ -41,7 +43,7 @@ class FoldReshapeShape(Pass):
             return
         dims = Dimensions(model)
         for node in model.graph.all_nodes():
-            if node.op_type != "Reshape" or node.domain not in STANDARD_DOMAINS or node.inputs[0] is None:
+            if node.op_type != "Reshape" or node.domain not in STANDARD_DOMAINS:
                 continue
             shape = node.inputs[1]
             if shape is None or constant_tensor(shape) is not None or shape.is_graph_input():
@@ -80,19 +82,32 @@ def elements_of(value: ir.Value, dims: Dimensions, depth: int = MAX_DEPTH) -> tu
         dims: What is known of the model.
         depth: How many nodes back to follow it.
     """
+    length = value.shape[0] if value.shape is not None and len(value.shape) == 1 else None
+    # One that is joined with itself over and over would be looked at as often as it has elements, or would have.
+    if isinstance(length, int) and not 0 < length <= MAX_ELEMENTS:
+        return () if length == 0 else None
     if (known := dims.elements(value)) is not None:
         return known
     node = value.producer()
-    if node is not None and node.op_type == "Concat" and node.domain in STANDARD_DOMAINS and depth > 0:
-        parts = [None if part is None else elements_of(part, dims, depth - 1) for part in node.inputs]
-        if all(part is not None for part in parts):
-            return tuple(element for part in parts if part is not None for element in part)
-    if node is not None and node.op_type in ("Cast", "Identity") and node.domain in STANDARD_DOMAINS and depth > 0:
-        source = node.inputs[0]
-        if source is not None and source.dtype in (ir.DataType.INT32, ir.DataType.INT64):
-            return elements_of(source, dims, depth - 1)
-    length = value.shape[0] if value.shape is not None and len(value.shape) == 1 else None
-    return (None,) * length if isinstance(length, int) and length <= MAX_ELEMENTS else None
+    if node is not None and node.domain in STANDARD_DOMAINS and depth > 0:
+        if node.op_type == "Concat" and (joined := _joined(node.inputs, dims, depth - 1)) is not None:
+            return joined
+        if node.op_type in ("Cast", "Identity"):
+            source = node.inputs[0]
+            if source is not None and source.dtype in (ir.DataType.INT32, ir.DataType.INT64):
+                return elements_of(source, dims, depth - 1)
+    return (None,) * length if isinstance(length, int) else None
+
+
+def _joined(parts: Sequence[ir.Value | None], dims: Dimensions, depth: int) -> tuple[_Element, ...] | None:
+    """The elements of vectors one after the other; None as soon as there is one of unknown length."""
+    joined: list[_Element] = []
+    for part in parts:
+        elements = None if part is None else elements_of(part, dims, depth)
+        if elements is None:
+            return None
+        joined.extend(elements)
+    return tuple(joined)
 
 
 def _target(elements: Sequence[_Element], node: ir.Node, dims: Dimensions) -> list[int] | None:
@@ -105,12 +120,12 @@ def _target(elements: Sequence[_Element], node: ir.Node, dims: Dimensions) -> li
     for axis, element in enumerate(elements):
         if isinstance(element, int):
             target.append(element)
-        elif element is not None and copies and before is not None and axis < len(before) and before[axis] == element:
+        elif copies and before is not None and axis < len(before) and before[axis] == element:
             target.append(0)
         else:
             target.append(-1)
             invented = True
-    if target.count(-1) > 1 or any(number < -1 for number in target):
+    if target.count(-1) > 1 or not all(-1 <= number <= LARGEST for number in target):
         return None
     # Where a copied dimension is 0 when the model runs, runtimes refuse to say what -1 stands for.
     return None if invented and 0 in target else target

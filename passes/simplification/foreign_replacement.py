@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from irc.ir import constant_tensor
+from irc.ir import constant, constant_tensor
 from irc.passes.simplification.scopes import STANDARD_DOMAINS
 
 _COMPARES_SHAPES = frozenset(("Expand", "ScatterND"))
@@ -45,6 +45,15 @@ def lost_attribute(root: ir.Node, new_nodes: Sequence[ir.Node]) -> str | None:
     return None if reduction == "none" else f"the rule overlooks that ScatterND has reduction {reduction}"
 
 
+def undefined_shape(new_nodes: Sequence[ir.Node]) -> str | None:
+    """A Reshape to a 0 that stands for itself beside a -1, which could then be any number."""
+    for node in new_nodes:
+        dims = constant(node.inputs[1]) if node.attributes.get_int("allowzero", 0) else None
+        if dims is not None and {0, -1} <= set(dims.tolist()):
+            return "a Reshape cannot tell what -1 is beside a dimension of 0"
+    return None
+
+
 def wrong_rank(nodes: Sequence[ir.Node]) -> str | None:
     """An Expand that adds axes, or enlarges the input of a PRelu: what follows does not make up for it."""
     root = nodes[0]
@@ -57,7 +66,7 @@ def wrong_rank(nodes: Sequence[ir.Node]) -> str | None:
         source = node.inputs[0]
         others = [value for value in (source, *root.inputs) if value is not None and value is not expanded]
         ranks = [-1 if value.shape is None else len(value.shape) for value in others]
-        if expanded.shape is None or -1 in ranks or len(expanded.shape) > max(ranks):
+        if expanded.shape is None or len(expanded.shape) > max(ranks):
             return "the Expand may add axes"
     return None
 
@@ -102,6 +111,9 @@ def not_smaller(delta: Any) -> str | None:
     stored += [constant_tensor(node.outputs[0]) for node in delta.new_nodes if node.op_type == "Constant"]
     before = sum(map(_node_bytes, removed)) + sum(map(_tensor_bytes, map(constant_tensor, constants)))
     after = sum(map(_node_bytes, added)) + sum(map(_tensor_bytes, stored))
+    # What is new says the names of what it replaces as soon as it takes its place.
+    named = zip(delta.new_outputs, delta.match.outputs, strict=True)
+    after += sum(len(old.name or "") + 2 for new, old in named if new.producer() in added)
     if after > before or (after == before and len(added) == len(removed)):
         return f"the replacement takes {after} bytes, and what it replaces {before}"
     return None
@@ -114,7 +126,7 @@ def _freed(root: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     pending = list(root.inputs)
     while pending:
         value = pending.pop()
-        if value is None or value.is_graph_input() or value.is_graph_output():
+        if value is None or value.is_graph_output():
             continue
         if any(use.node not in removed for use in value.uses()):
             continue
@@ -134,7 +146,7 @@ def _node_bytes(node: ir.Node) -> int:
     """Bytes of a node without what says nothing about its work: its name and the module it came from."""
     size: int = ir.serde.serialize_node(node).ByteSize()
     name = len(node.name) + 2 if node.name else 0
-    return size - name - sum(len(key) + len(text) + 6 for key, text in node.metadata_props.items())
+    return 2 + size - name - sum(len(key) + len(text) + 6 for key, text in node.metadata_props.items())
 
 
 def _tensor_bytes(tensor: ir.TensorProtocol | None) -> int:

@@ -128,22 +128,9 @@ def stays_finite(weight: ir.TensorProtocol, factor: _Array) -> bool:
     return is_finite(_scaled(weight, factor))
 
 
-def stays_normal(weight: ir.TensorProtocol, factor: _Array) -> bool:
-    """Whether the weight times the factor keeps the precision of its dtype, which tiny numbers lose; as `stays_finite`."""
-    if weight.dtype.itemsize > 2 and weight.nbytes > LAZY_BYTES:
-        return True
-    import ml_dtypes
-
-    wide = np.float64 if weight.dtype.itemsize == 8 else np.float32
-    with np.errstate(over="ignore", invalid="ignore"):
-        peak = np.abs(np.asarray(weight.numpy()).astype(wide) * factor).max(initial=0.0)
-    smallest = float(ml_dtypes.finfo(weight.dtype.numpy()).smallest_normal)  # type: ignore[no-untyped-call]
-    return bool(peak == 0 or peak >= smallest)
-
-
 def is_finite(array: _Array) -> bool:
     """Whether every element is a number."""
-    return bool(np.isfinite(array.astype(np.float32) if array.dtype.itemsize < 4 else array).all())
+    return bool(np.isfinite(array).all())
 
 
 def _scaled(weight: ir.TensorProtocol, factor: _Array) -> _Array:

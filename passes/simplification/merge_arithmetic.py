@@ -106,10 +106,7 @@ class MergeArithmetic(Pass):
 
 
 def _same_kind(inner: ir.Node, outer: ir.Node) -> bool:
-    kinds = (_ADDITIVE, _MULTIPLICATIVE)
-    return inner.domain in STANDARD_DOMAINS and any(
-        n.op_type in k for k in kinds for n in (inner,) if outer.op_type in k
-    )
+    return any(inner.op_type in kind and outer.op_type in kind for kind in (_ADDITIVE, _MULTIPLICATIVE))
 
 
 def _term(node: ir.Node) -> _Term | None:

@@ -76,7 +76,8 @@ class MergeClips(Pass):
                 yield Skip(node, first if isinstance(first, str) else str(second))
                 continue
             merged = _merge(first, second)
-            reason = _why_not(inner, node, merged, opset) if isinstance(merged, _Merged) else merged
+            source = inner.inputs[first.data]
+            reason = _why_not(inner, node, merged, source, opset) if isinstance(merged, _Merged) else merged
             yield Site(node, match=(merged, first, second, opset)) if reason is None else Skip(node, reason)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
@@ -108,16 +109,13 @@ def _merge(first: Clipping, second: Clipping) -> _Merged | str:
     if _adds_nothing(first, second):
         return _Merged("inner")
     zero_remains = second.low <= 0 <= second.high
-    if (
-        _replaces(first.low, second.low)
-        and _replaces(-first.high, -second.high)
-        and not (first.decides_zeros and zero_remains)
-    ):
+    wider = _replaces(first.low, second.low) and _replaces(-first.high, -second.high)
+    if wider and not (first.decides_zeros and zero_remains):
         return _Merged("outer")
     if first.decides_zeros or second.decides_zeros:
         return "Max or Min with zero decides between 0.0 and -0.0, which Clip does not"
     low, high = second.of(first.low), second.of(first.high)
-    if isinstance(low, float) and low == high == 0 and not (first.low <= 0 <= first.high and zero_remains):
+    if isinstance(low, float) and low == high == 0 and not first.low <= 0 <= first.high:
         return "all become one zero, and a Clip keeps the sign that a zero has"
     return _Merged("neither", low, high)
 
@@ -133,14 +131,14 @@ def _adds_nothing(first: Clipping, second: Clipping) -> bool:
 
 def _replaces(inner: Number, outer: Number) -> bool:
     """Whether a lower bound makes one before it superfluous."""
-    return inner < outer or (inner == outer and _same(inner, outer))
+    return inner < outer or _same(inner, outer)
 
 
 def _same(a: Number, b: Number) -> bool:
     return a == b and math.copysign(1, a) == math.copysign(1, b)
 
 
-def _why_not(inner: ir.Node, outer: ir.Node, merged: _Merged, opset: int) -> str | None:
+def _why_not(inner: ir.Node, outer: ir.Node, merged: _Merged, source: ir.Value | None, opset: int) -> str | None:
     """Why two must stay although one could do what they do, or None."""
     if merged.keep == "inner":
         return None
@@ -149,15 +147,16 @@ def _why_not(inner: ir.Node, outer: ir.Node, merged: _Merged, opset: int) -> str
     if merged.keep == "outer":
         return None
     dtype = outer.outputs[0].dtype
-    if dtype is None or ("Clip" not in (inner.op_type, outer.op_type) and opset < CLIPS_SINCE.get(dtype, opset + 1)):
-        return f"runtimes may have no Clip of {dtype.name if dtype is not None else 'unknown type'} in opset {opset}"
+    assert dtype is not None  # what is not known to clip numbers is no clipping
+    if "Clip" not in (inner.op_type, outer.op_type) and opset < CLIPS_SINCE.get(dtype, opset + 1):
+        return f"runtimes may have no Clip of {dtype.name} in opset {opset}"
     if opset < BOUNDS_ARE_INPUTS_SINCE:
         return None
-    larger = _growth(inner, outer, merged, dtype) > 0
+    larger = _growth(inner, outer, merged, source, dtype) > 0
     return "the bounds to store are larger than what they replace" if larger else None
 
 
-def _growth(inner: ir.Node, outer: ir.Node, merged: _Merged, dtype: ir.DataType) -> int:
+def _growth(inner: ir.Node, outer: ir.Node, merged: _Merged, source: ir.Value | None, dtype: ir.DataType) -> int:
     """Bytes that a Clip in the place of both adds to the model, at most, beside the mention of what is clipped."""
     added = (
         _mention("Clip") - 2 - _mention(inner.op_type) - _mention(outer.op_type) - 2 * _mention(inner.outputs[0].name)
@@ -172,13 +171,12 @@ def _growth(inner: ir.Node, outer: ir.Node, merged: _Merged, dtype: ir.DataType)
         else:
             added += _mention(held.name)
             stay.append(held)
-    for node in (inner, outer):
-        added -= sum(_mention(value.name) for value in node.inputs if constant_tensor(value) is not None and value)
-    for value in dict.fromkeys((*inner.inputs, *outer.inputs)):
-        tensor = constant_tensor(value)
-        if value is None or tensor is None or value in stay or any(u.node not in (inner, outer) for u in value.uses()):
-            continue
-        added -= tensor.nbytes + _mention(value.name) + 6
+    given = [value for value in (*inner.inputs, *outer.inputs) if value is not None and value is not source]
+    constants = {value: tensor for value in given if (tensor := constant_tensor(value)) is not None}
+    added -= sum(_mention(value.name) for value in given if value in constants)
+    for value, tensor in constants.items():
+        if value not in stay and all(use.node in (inner, outer) for use in value.uses()):
+            added -= tensor.nbytes + _mention(value.name) + 6
     return added
 
 

@@ -94,7 +94,10 @@ def _permutation(joined: ir.Node, moved: ir.Node, split: ir.Node, dims: Dimensio
 
 
 def _groups(before: Dims, after: Dims) -> list[list[int]] | None:
-    """Which axes each dimension after is made of, if at most one of them is made of several; in order."""
+    """Which axes each dimension after is made of, if all but one are made of one; in order.
+
+    One that is made of none is 1, or the tensor is empty.
+    """
     left = 0
     while left < min(len(before), len(after)) and before[left] == after[left]:
         left += 1
@@ -102,7 +105,7 @@ def _groups(before: Dims, after: Dims) -> list[list[int]] | None:
     while right < min(len(before), len(after)) - left and before[-1 - right] == after[-1 - right]:
         right += 1
     joined = list(range(left, len(before) - right))
-    if len(after) - left - right != 1 or not joined:
+    if len(after) - left - right != 1:
         return None
     behind = [[axis] for axis in range(len(before) - right, len(before))]
     return [*([axis] for axis in range(left)), joined, *behind]

@@ -157,7 +157,7 @@ def _absolute(
             copied = between[axis] if between is not None and axis < len(between) else None
             if isinstance(copied, int) and copied > 0:
                 dim = copied
-            elif copied is None or before is None or axis >= len(before) or before[axis] != copied:
+            elif before is None or axis >= len(before) or before[axis] != copied:
                 return None
         result.append(dim)
     return tuple(result)
@@ -192,4 +192,4 @@ def _grows(inner: ir.Node, outer: ir.Node, merged: _Merged, opset: int) -> bool:
     if _holds(outer, merged) or (merged.op_type != "Reshape" and opset < 13):
         return False
     stored = stored_bytes(_hint(outer, merged), 1, integer_bytes(merged.values))
-    return stored + len(merged.op_type or "") - len(outer.op_type) > bytes_in_one(inner, outer)
+    return stored > bytes_in_one(inner, outer)

@@ -23,11 +23,11 @@ from irc.passes.simplification.foreign_replacement import (
     lost_attribute,
     missing_in_opset,
     not_smaller,
+    undefined_shape,
     unsure_shape,
     wrong_rank,
 )
 from irc.passes.simplification.pass_through import pass_through
-from irc.passes.simplification.scopes import STANDARD_DOMAINS
 from irc.passes.simplification.unused import remove_unused
 
 TAKEN = (
@@ -151,6 +151,7 @@ class _Guarded(RewriteRules):
         reasons = (
             *(missing_in_opset(node, opset) for node in delta.new_nodes),
             lost_attribute(delta.match.nodes[0], delta.new_nodes),
+            undefined_shape(delta.new_nodes),
             wrong_rank(delta.match.nodes),
             unsure_shape(delta.match.nodes, model),
             not_smaller(delta),
@@ -161,8 +162,7 @@ class _Guarded(RewriteRules):
         """Removes Identity nodes, turns Constant nodes into initializers, and removes what was left without users."""
         for node in new_nodes:
             graph, output = node.graph, node.outputs[0]
-            if not isinstance(graph, ir.Graph) or node.domain not in STANDARD_DOMAINS:
-                continue
+            assert isinstance(graph, ir.Graph)
             tensor = constant_tensor(output) if node.op_type == "Constant" else None
             if node.op_type == "Identity" and node.inputs[0] is not None:
                 pass_through(node, node.inputs[0])

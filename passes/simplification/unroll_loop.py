@@ -86,43 +86,55 @@ def _why_not(loop: ir.Node, rounds: int) -> str | None:
     carried = len(body.inputs) - 2
     if None in loop.inputs[2:]:
         return "it has no first value for all that it carries"
-    if any(_is_foreign(value, body) for value in body.outputs):
+    if any(_is_foreign(value) for value in body.outputs):
         return "its body returns a value of the graph around it"
     used = [index for index, output in enumerate(loop.outputs) if _is_used(output)]
-    nodes = 0
     if rounds == 0:
         for index in used:
             if index >= carried and not _is_known(body.outputs[1 + index]):
                 return "it collects tensors of a shape that is not known, of which it gives none"
-        nodes += sum(_needs_identity(loop.outputs[i], loop.inputs[2 + i] if i < carried else None) for i in used)
+        firsts = [*loop.inputs[2:], *(None for _ in loop.outputs[carried:])]
+        nodes = _identities(body, [(loop.outputs[index], firsts[index]) for index in used])
         saved = 1 + len(body)
-        return None if nodes <= saved else "its outputs would need more nodes than it has"
-    firsts = dict(zip(body.inputs, (None, None, *loop.inputs[2:]), strict=True))
-    taken: set[ir.Value] = set()
-    for index in used:
-        if index >= carried:
-            nodes += 1
-            continue
-        result, output = body.outputs[1 + index], loop.outputs[index]
-        if result in firsts:
-            nodes += _needs_identity(output, firsts[result])
-        elif output.is_graph_output():
-            nodes += result in taken or result.is_initializer()
-            taken.add(result)
-    condition = body.outputs[0]
-    saved = 1 + (condition.producer() is not None and not condition.uses() and list(body.outputs).count(condition) == 1)
+    else:
+        inside = dict(zip(body.inputs, (None, None, *loop.inputs[2:]), strict=True))
+        results = [inside.get(value, value) for value in body.outputs[1:]]
+        kept = [index for index in used if index < carried]
+        collected = len(used) - len(kept)
+        nodes = collected + _identities(body, [(loop.outputs[index], results[index]) for index in kept])
+        saved = 1 + _is_condition_only(body)
     return None if nodes <= saved else "its outputs would need more nodes than it has"
 
 
-def _needs_identity(output: ir.Value, value: ir.Value | None) -> bool:
-    return output.is_graph_output() and (value is None or not can_replace(output, value))
+def _identities(body: ir.Graph, results: list[tuple[ir.Value, ir.Value | None]]) -> int:
+    """How many outputs of a loop need a node to keep their names if they become these values; None is a constant."""
+    count = 0
+    taken: set[ir.Value] = set()
+    for output, value in results:
+        if not output.is_graph_output():
+            continue
+        if value is None or value in taken:
+            count += 1
+            continue
+        count += value.is_initializer() if value.graph is body else not can_replace(output, value)
+        taken.add(value)
+    return count
+
+
+def _is_condition_only(body: ir.Graph) -> bool:
+    """Whether a node of a body is there only to say whether there is another round."""
+    condition = body.outputs[0]
+    node = condition.producer()
+    if node is None or list(body.outputs).count(condition) > 1:
+        return False
+    return not any(value.uses() or (value is not condition and value.is_graph_output()) for value in node.outputs)
 
 
 def _is_used(output: ir.Value) -> bool:
     return bool(output.uses()) or output.is_graph_output()
 
 
-def _is_foreign(value: ir.Value, body: ir.Graph) -> bool:
+def _is_foreign(value: ir.Value) -> bool:
     """Whether an output of a body is neither computed nor kept there."""
     return value.producer() is None and not value.is_graph_input() and not value.is_initializer()
 

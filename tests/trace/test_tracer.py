@@ -52,7 +52,7 @@ class TestModel:
 
     def test_nodes_know_their_modules(self, traced: Traced) -> None:
         modules = {n.metadata_props.get(MODULE_KEY) for n in normalize(traced.model).graph}
-        assert {"stem", "layers.0.norm", "layers.1.norm", "head", "aux.0", "aux.2"} <= modules
+        assert {"stem", "layers.0.conv", "layers.1.conv", "head", "aux.0", "aux.2"} <= modules
 
     def test_reference_is_the_module(self, traced: Traced) -> None:
         opened = session(traced.model)

@@ -40,6 +40,11 @@ SPELLINGS = {
     "divided": USUAL.replace("Mul(s, scale)", "Div(s, four)"),
 }
 MORE = {"half": np.array(0.5, np.float32), "four": np.array(4, np.float32)}
+TURNED_TWICE = (
+    SPELLINGS["keys turned twice"]
+    .removesuffix(JOIN)
+    .replace("p = Softmax<axis=-1>(c)", "a = Add(c, mask) p = Softmax(a)")
+)
 
 
 @pytest.mark.parametrize("nodes", SPELLINGS.values(), ids=SPELLINGS)
@@ -55,9 +60,10 @@ def test_without_a_scale_it_is_one() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1, 3, 5), (1, 2, 3, 5)])
 @pytest.mark.parametrize("order", ["c, mask", "mask, c"])
-def test_constant_mask(shape: tuple[int, ...], order: str) -> None:
+@pytest.mark.parametrize("nodes", [SPLIT + MASKED + JOIN, TURNED_TWICE + JOIN], ids=["turned once", "turned twice"])
+def test_constant_mask(nodes: str, order: str, shape: tuple[int, ...]) -> None:
     weights = {**WEIGHTS, "mask": np.broadcast_to(WEIGHTS["mask"], shape).copy()}
-    nodes = (SPLIT + MASKED + JOIN).replace("c, mask", order)
+    nodes = nodes.replace("c, mask", order)
     assert_rewrites(
         PASS,
         HEAD.format(nodes),
@@ -94,6 +100,8 @@ def test_a_mask_that_is_fed_or_enlarges_stays() -> None:
     assert "not constant" in reasons(PASS, text, weights, opset=23)[0]
     text = HEAD.format(SPLIT + MASKED + JOIN).replace("float[n,", "float[1,", 3).replace("[n,3,8] y", "[2,3,8] y")
     assert "enlarges" in reasons(PASS, text, {**WEIGHTS, "mask": np.zeros((2, 1, 3, 5), np.float32)}, opset=23)[0]
+    text = AXES_HEAD.format(AXES).replace("[n,2,", "[n,1,", 3)
+    assert "enlarges" in reasons(PASS, text, {**WEIGHTS, "mask": np.zeros((1, 2, 3, 5), np.float32)}, opset=23)[0]
 
 
 AXES_HEAD = "g (float[n,2,3,4] q, float[n,2,5,4] k, float[n,2,5,4] v) => (float[n,2,3,4] y) {{ {} }}"
@@ -109,6 +117,97 @@ def test_heads_as_an_axis_with_a_mask() -> None:
 def test_heads_as_an_axis_without_a_mask_are_no_faster() -> None:
     nodes = AXES.replace("a = Add(c, mask) ", "").replace("(a)", "(c)")
     assert reasons(PASS, AXES_HEAD.format(nodes), WEIGHTS, opset=23) == []
+
+
+def test_heads_that_are_joined_by_something_else() -> None:
+    text = HEAD.format(TURNED_TWICE + JOIN.replace("Reshape(j, flat)", "custom.Join(j, flat)"))
+    outcome = apply(PASS, parse(text, WEIGHTS, opset=23))
+    assert op_types(outcome.model) == ["Reshape"] * 3 + ["Transpose"] * 3 + ["Attention", "Transpose", "Join"]
+
+
+HEADS_AS_AXIS = {
+    "keys turned otherwise": (
+        "n,2,3,4",
+        "n,2,2,4",
+        "n,2,2,4",
+        AXES.replace("[0,1,3,2]", "[0,2,3,1]"),
+        "n,2,3,4",
+        (3, 2),
+    ),
+    "queries without a batch": ("2,2,2", "2,2,5,2", "2,2,5,2", AXES, "2,2,2,2", (2, 5)),
+    "values for all heads": ("5,2,3,4", "5,2,5,4", "5,2", AXES, "5,2,3,2", (3, 5)),
+    "heads not known": ("n,h,3,4", "n,i,5,4", "n,i,5,4", AXES, "n,j,3,4", (3, 5)),
+    "batches not known": ("?,2,3,4", "?,2,5,4", "?,2,5,4", AXES, "?,2,3,4", (3, 5)),
+    "no keys": ("n,2,3,4", "n,2,0,4", "n,2,0,4", AXES, "n,2,3,4", (1, 1, 3, 0)),
+    "no size": ("n,2,3,0", "n,2,5,0", "n,2,5,4", AXES, "n,2,3,4", (3, 5)),
+    "values of no size": ("n,2,3,4", "n,2,5,4", "n,2,5,0", AXES, "n,2,3,0", (3, 5)),
+    "no heads": ("n,0,3,4", "n,0,5,4", "n,0,5,4", AXES, "n,0,3,4", (3, 5)),
+}
+
+
+@pytest.mark.parametrize("q, k, v, nodes, y, mask", HEADS_AS_AXIS.values(), ids=HEADS_AS_AXIS)
+def test_heads_as_an_axis_that_stay(q: str, k: str, v: str, nodes: str, y: str, mask: tuple[int, ...]) -> None:
+    text = f"g (float[{q}] q, float[{k}] k, float[{v}] v) => (float[{y}] y) {{ {nodes} }}"
+    assert reasons(PASS, text, {**WEIGHTS, "mask": np.zeros(mask, np.float32)}, opset=23) == []
+
+
+def test_lengths_are_copied_or_known() -> None:
+    dynamic = HEAD.format(USUAL).replace("[n,3,", "[n,l,").replace("[n,5,", "[n,m,")
+    fused = FUSED.replace("[n,3,", "[n,l,").replace("[n,5,", "[n,m,")
+    assert_rewrites(PASS, dynamic, fused, WEIGHTS, opset=23)
+    weights = {
+        **WEIGHTS,
+        "flat": np.array([-1, 3, 8]),
+        "three": np.array([-1, 3, 2, 4]),
+        "five": np.array([-1, 5, 2, 4]),
+    }
+    known = HEAD.format(USUAL.replace("k, heads", "k, five").replace("v, heads", "v, five").replace("heads", "three"))
+    assert_rewrites(PASS, known.replace("[n,", "[2,"), FUSED.replace("[n,", "[2,"), weights, opset=23)
+    text = HEAD.format(USUAL).replace("] v)", "] v, int64[3] flat)")
+    assert apply(PASS, parse(text, {n: w for n, w in WEIGHTS.items() if n != "flat"}, opset=23)).rewritten == ["y"]
+
+
+OTHER_SHAPES = {
+    "heads not joined": ({"n,3,8] y": "n,6,4] y"}, {"flat": [0, -1, 4]}),
+    "joined with an axis more": ({"n,3,8] y": "n,3,8,1] y"}, {"flat": [0, 0, 8, 1]}),
+    "queries without a batch": ({"n,3,8] q": "6,8] q", "n,": "2,"}, {"heads": [2, -1, 2, 4]}),
+    "queries with an axis more": ({"n,3,8] q": "n,3,8,1] q"}, {}),
+    "keys not split": ({"n,5,8] k": "n,5,2,4] k", "ks = Reshape(k, heads)": "", "(ks)": "(k)"}, {}),
+    "keys without a batch": (
+        {"n,5,8] k": "1,5,8] k", "k, heads": "k, no_batch", "[0,2,3,1]": "[1,2,0]"},
+        {"no_batch": [5, 2, 4]},
+    ),
+    "keys turned otherwise": ({"n,5,8]": "n,4,8]", "[0,2,3,1]": "[0,2,1,3]"}, {}),
+    "queries not turned": (
+        {"n,3,8]": "n,2,8]", "qt = Transpose<perm=[0,2,1,3]>": "qt = Transpose<perm=[0,1,2,3]>"},
+        {},
+    ),
+    "heads not known": ({"8] ": "c] "}, {"heads": [0, 0, -1, 4]}),
+    "size not known": ({"8] ": "c] "}, {"heads": [0, 0, 2, -1]}),
+    "other batch of queries": ({"n,3,8]": "2,3,8]"}, {}),
+    "other batch of keys and values": ({"n,3,8]": "m,3,8]"}, {}),
+    "batches not known": ({"n,": "?,"}, {}),
+    "batch of 0": (
+        {"n,3,8] y": "0,3,8] y", "n,3,8]": "2,0,8]", "n,5,8]": "2,0,8]", "Reshape(": "Reshape<allowzero=1>("},
+        {"heads": [0, 3, 2, 4], "flat": [0, 3, 8]},
+    ),
+    "joined to a batch of 0": (
+        {"n,3,8] y": "0,3,8] y", "n,3,8]": "n,l,8]", "Reshape(j": "Reshape<allowzero=1>(j"},
+        {"flat": [0, 3, 8]},
+    ),
+    "no keys": ({"n,5,8]": "2,0,8]", "n,": "2,"}, {}),
+    "no queries": ({"n,3,8]": "n,0,8]"}, {}),
+}
+
+
+@pytest.mark.parametrize("changes, shapes", OTHER_SHAPES.values(), ids=OTHER_SHAPES)
+def test_other_shapes(changes: dict[str, str], shapes: dict[str, list[int]]) -> None:
+    text = HEAD.format(USUAL)
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    weights = {**WEIGHTS, **{name: np.array(shape) for name, shape in shapes.items()}}
+    assert reasons(PASS, text, weights, opset=23) == []
 
 
 LOOKALIKES = {
@@ -184,3 +283,15 @@ def test_self_attention_in_a_body() -> None:
     model = parse(text, {"scale": WEIGHTS["scale"]}, opset=23)
     assert_conforms(PASS, model, must_fire=True)
     assert "Attention" in op_types(apply(PASS, model).model)
+
+
+@pytest.mark.parametrize("carried, captured", [("q", "k"), ("k", "q"), ("v", "q")])
+def test_a_symbol_in_a_body_may_be_another_size(carried: str, captured: str) -> None:
+    """What a Loop carries may be broadcast against what it captures."""
+    shapes = {"q": "float[n,2,5,4]", "k": "float[n,2,5,4]", "v": "float[n,2,5,4]"}
+    inner = AXES.replace("y =", "y1 =")
+    text = f"""g ({", ".join(f"{shape} {name}" for name, shape in shapes.items() if name != carried)}, float[m,2,5,4] s)
+        => (float[a,2,5,4] y) {{ y = Loop (three, , s) <body = b (int64 i, bool go, float[n,2,5,4] {carried})
+        => (bool on, float[n,2,5,4] y1) {{ on = Identity(go) {inner} }}> }}"""
+    weights = {**WEIGHTS, "three": np.array(3), "mask": np.zeros((5, 5), np.float32)}
+    assert reasons(PASS, text, weights, opset=23) == []

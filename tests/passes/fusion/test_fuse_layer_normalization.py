@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from fusion_kit import PlainTarget, constants, reasons
-from pass_kit import apply, assert_equal_after, op_types, parse
+from pass_kit import apply, assert_equal_after, assert_untouched, op_types, parse
 
 from irc.backends.tensorrt import TensorRtTarget
 from irc.passes.fusion import FuseLayerNormalization
@@ -65,8 +66,9 @@ def test_without_bias() -> None:
     assert_rewrites(PASS, HEAD.format(nodes), fused, constants(nodes, **WEIGHTS), opset=18)
 
 
-def test_without_scale() -> None:
-    nodes = MEAN + ROOT + "y = Div(d, s)"
+@pytest.mark.parametrize("end", ["y = Div(d, s)", "r = Reciprocal(s) y = Mul(d, r)"])
+def test_without_scale(end: str) -> None:
+    nodes = MEAN + ROOT + end
     fused = HEAD.format(
         "o = ConstantOfShape<value=float[1]{{1}}>(dims) y = LayerNormalization<epsilon=0.000001>(x, o)".replace(
             "{{", "{"
@@ -77,8 +79,6 @@ def test_without_scale() -> None:
 
 def test_without_scale_it_does_not_make_the_model_larger() -> None:
     """Constants that others use do not go, but nodes do."""
-    import onnx_ir as ir
-
     nodes = MEAN + ROOT + "y = Div(d, s)"
     model = parse(HEAD.format(nodes), constants(nodes), opset=18)
     outcome = apply(PASS, model)
@@ -110,6 +110,53 @@ def test_other_shapes_are_no_scale(shape: tuple[int, ...]) -> None:
     assert op_types(outcome.model) == ["ConstantOfShape", "LayerNormalization", "Mul", "Add"]
 
 
+@pytest.mark.parametrize("head", ["float[n,3,?] x, float[?] scale", "float[n,3,k] x, float[j] scale"])
+def test_a_scale_of_another_size_as_far_as_known_is_none(head: str) -> None:
+    text = f"g ({head}) => (float[n,3,k] y) {{{{ {{}} }}}}"
+    nodes = MEAN + ROOT + "q = Div(d, s) y = Mul(q, scale)"
+    assert all("not known" in r for r in reasons(PASS, text.format(nodes), constants(nodes), opset=18))
+
+
+def test_a_scale_with_more_axes_than_the_data_is_none() -> None:
+    nodes = MEAN + ROOT + "q = Div(d, s) y = Mul(q, scale)"
+    text = HEAD.format(nodes).replace("(float[n,3,4] y)", "(float[1,n,3,4] y)")
+    outcome = assert_equal_after(PASS, parse(text, constants(nodes, scale=(1, 1, 1, 4)), opset=18), rtol=1e-5)
+    assert op_types(outcome.model) == ["ConstantOfShape", "LayerNormalization", "Mul"]
+
+
+def test_nothing_is_normalized_as_it_was() -> None:
+    """ONNX Runtime refuses to normalize an axis of size 0, and averages it."""
+    nodes = SPELLINGS["usual"]
+    text = "g (float[3,0] x) => (float[3,0] y) {{ {} }}"
+    said = reasons(PASS, text.format(nodes), constants(nodes, scale=(0,), bias=(0,)), opset=18)
+    assert said and all("size is 0" in reason for reason in said)
+
+
+@pytest.mark.parametrize("end", ["y = Div(d, s)", "q = Div(d, s) y = Mul(q, scale)"])
+def test_the_rank_of_the_data_must_be_known(end: str) -> None:
+    """That of the first factor is no more than a guess."""
+    head = "g (float[4] a, float[1,4] b, int64[k] dims) => (float[1,4] y) <float[1,4] d>"
+    text = head + " {{ t = Reshape(b, dims) x = Mul(a, t) {} }}"
+    nodes = MEAN + ROOT + end
+    said = reasons(PASS, text.format(nodes), constants(nodes, scale=(4,)), opset=18)
+    assert len(said) == 1 and "not known" in said[0]
+
+
+def test_the_type_of_the_data_must_be_known() -> None:
+    nodes = MEAN + ROOT + "y = Div(d, s)"
+    text = f"g (float[3,4] a) => (float[3,4] y) <float[3,4] x> {{ x = custom.Draw(a) {nodes} }}"
+    model = parse(text, constants(nodes), opset=18)
+    model.graph.node(0).outputs[0].dtype = ir.DataType.UNDEFINED
+    assert "type is not known" in assert_untouched(PASS, model)["y"]
+
+
+def test_a_scale_of_unknown_rank_is_none() -> None:
+    text = "g (float[n,3,4] x, float[4] t, int64[k] dims) => (float[i,j,k] y) {{ scale = Reshape(t, dims) {} }}"
+    nodes = MEAN + ROOT + "q = Div(d, s) y = Mul(q, scale)"
+    outcome = apply(PASS, parse(text.format(nodes), constants(nodes), opset=18))
+    assert op_types(outcome.model) == ["Reshape", "ConstantOfShape", "LayerNormalization", "Mul"]
+
+
 def test_a_scale_that_enlarges_the_data_is_none() -> None:
     text = "g (float[n,1] x) => (float[n,4] y) {{ {} }}"
     nodes = MEAN + ROOT + END
@@ -130,6 +177,9 @@ def test_ones_in_front_of_a_shared_or_computed_scale_stay() -> None:
     assert "Mul" in op_types(outcome.model)
     text = "g (float[n,3,4] x, float[1,1,4] scale) => (float[n,3,4] y) {{ {} }}"
     outcome = apply(PASS, parse(text.format(nodes), constants(nodes), opset=18))
+    assert "Mul" in op_types(outcome.model)
+    text = HEAD.format(MEAN + ROOT + "q = Div(d, s) y = Mul(q, scale)").replace("y)", "y, float[1,1,4] scale)", 1)
+    outcome = assert_equal_after(PASS, parse(text, constants(text, scale=(1, 1, 4)), opset=18), rtol=1e-5)
     assert "Mul" in op_types(outcome.model)
 
 
@@ -170,6 +220,17 @@ def test_a_cast_of_float_data_stays() -> None:
     assert op_types(outcome.model) == ["ConstantOfShape", "LayerNormalization", "Cast", "Mul"]
 
 
+@pytest.mark.parametrize("before, inside, behind", [(10, 1, 16), (10, 1, 11), (6, 1, 6), (10, 11, 10), (11, 1, 11)])
+def test_other_casts_stay(before: int, inside: int, behind: int) -> None:
+    names = {1: "float", 6: "int32", 10: "float16", 11: "double", 16: "bfloat16"}
+    dtype = {1: np.float32, 11: np.float64}[inside]
+    nodes = MEAN.replace("x", "h") + ROOT + f"q = Div(d, s) y = Cast<to={behind}>(q)"
+    text = f"g ({names[before]}[n,3,4] x) => ({names[behind]}[n,3,4] y) {{ h = Cast<to={inside}>(x) {nodes} }}"
+    weights = {**constants(nodes, dtype), "eps": np.array(2.0**-17, dtype)}
+    outcome = apply(PASS, parse(text, weights, opset=18))
+    assert op_types(outcome.model) == ["Cast", "ConstantOfShape", "LayerNormalization", "Cast"]
+
+
 def test_double_keeps_its_precision() -> None:
     text = "g (double[n,3,4] x) => (double[n,3,4] y) {{ {} }}"
     nodes = MEAN + ROOT + END
@@ -177,6 +238,10 @@ def test_double_keeps_its_precision() -> None:
     weights |= {"last": np.array([-1]), "scale": np.arange(4.0), "bias": np.ones(4), "eps": np.array(2.0**-17)}
     fused = text.format("y = LayerNormalization<epsilon=7.62939453125e-06, stash_type=11>(x, scale, bias)")
     assert_rewrites(PASS, text.format(nodes), fused, weights, opset=18)
+    near = float(np.nextafter(np.float32(1e-5), np.float32(1)))
+    weights["eps"] = np.array(near)
+    outcome = apply(PASS, parse(text.format(nodes), weights, opset=18))
+    assert outcome.model.graph.node(-1).attributes.get_float("epsilon", 1e-5) == near
     weights["eps"] = np.array(1e-5)
     assert any("float32 number" in reason for reason in reasons(PASS, text.format(nodes), weights, opset=18))
 
@@ -255,6 +320,21 @@ def test_what_follows_may_be_needed_elsewhere() -> None:
     assert op_types(outcome.model) == op_types(parse(text.format(fused), WEIGHTS, opset=18))
 
 
+@pytest.mark.parametrize(
+    "nodes, after",
+    [
+        ("w = Mul(q, scale) z = Neg(q) y = Add(w, z)", ["Mul", "Neg", "Add"]),
+        ("y = custom.Mul(q, scale)", ["Mul"]),
+        ("y = Sigmoid(x)", ["Sigmoid"]),
+    ],
+    ids=["another user", "foreign operator", "no user"],
+)
+def test_what_has_no_scale_behind_it_alone_gets_one(nodes: str, after: list[str]) -> None:
+    nodes = f"{MEAN}{ROOT}q = Div(d, s) {nodes}"
+    outcome = apply(PASS, parse(HEAD.format(nodes), constants(nodes, **WEIGHTS), opset=18))
+    assert op_types(outcome.model) == ["ConstantOfShape", "LayerNormalization", *after]
+
+
 def test_needs_the_opset() -> None:
     nodes = (MEAN + ROOT + END).replace("(x, last)", "<axes=[2]>(x)").replace("(p, last)", "<axes=[-1]>(p)")
     reason = "opset 16 has no such LayerNormalization; it came with 17"
@@ -285,3 +365,9 @@ def test_not_across_the_border_of_a_body() -> None:
     model = parse(BODY.format(outer=MEAN, inner=inner, other="x"), constants(MEAN + inner, **WEIGHTS), opset=18)
     outcome = apply(PASS, model)
     assert outcome.rewritten == [] and "its Sub is in another graph" in outcome.skipped.values()
+
+
+def test_a_scale_in_a_body_is_not_waited_for() -> None:
+    outer, inner = MEAN + ROOT + "q = Div(d, s)", "w = Mul(q, scale) y1 = Add(w, bias)"
+    model = parse(BODY.format(outer=outer, inner=inner, other="x"), constants(outer + " " + inner, **WEIGHTS), opset=18)
+    assert op_types(apply(PASS, model).model)[:2] == ["ConstantOfShape", "LayerNormalization"]

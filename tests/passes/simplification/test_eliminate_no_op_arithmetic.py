@@ -75,6 +75,8 @@ def test_truth_values_that_decide() -> None:
         assert op_types(outcome.model) == ["Identity"] and initializer_names(outcome.model) == ["c"]
         for type_ in ("bool[n,2]", "bool[1,1,2]"):
             assert assert_untouched(PASS, _between(operator, type_, {"c": np.array([[decides, decides]] * 3)})) == {}
+        some = np.array([decides, not decides])
+        assert assert_untouched(PASS, _between(operator, "bool[2]", {"c": some})) == {}
 
 
 SAME = {
@@ -140,12 +142,10 @@ def test_a_constant_that_may_enlarge_the_shape_stays(case: str) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_adding_zero_is_no_no_op_for_minus_zero(dtype: str) -> None:
     for operator, zero in (("Add(x, c)", 0.0), ("Add(c, x)", 0.0), ("Sub(x, c)", -0.0)):
-        assert (
-            "-0.0 into 0.0"
-            in assert_untouched(PASS, _between(operator, f"{dtype}[n]", {"c": FLOATS[dtype](zero)}))["z"]
-        )
-        mixed = np.array([zero, -zero], FLOATS[dtype])
-        assert "-0.0 into 0.0" in assert_untouched(PASS, _between(operator, f"{dtype}[2]", {"c": mixed}))["z"]
+        reason = f"{'adding 0.0' if operator.startswith('Add') else 'subtracting -0.0'} turns -0.0 into 0.0"
+        for size, c in (("n", FLOATS[dtype](zero)), ("2", np.array([zero, -zero], FLOATS[dtype]))):
+            model = _between(operator, f"{dtype}[{size}]", {"c": c})
+            assert assert_untouched(PASS, model) == {"z": reason}
 
 
 NEVER_MINUS_ZERO = {
@@ -167,9 +167,17 @@ MAYBE_MINUS_ZERO = {
     "Sub(minus_zero, x)": "float",
     "Mul(x, one)": "float",
     "Add(x, x)": "float",
+    "Add(x, some_minus_zeros)": "float",
+    "Sub(x, some_zeros)": "float",
     "custom.Abs(x)": "float",
 }
-CONSTANTS = {"zero": np.float32(0), "minus_zero": np.float32(-0.0), "one": np.float32(1)}
+CONSTANTS = {
+    "zero": np.float32(0),
+    "minus_zero": np.float32(-0.0),
+    "one": np.float32(1),
+    "some_zeros": np.array([0, 1], np.float32),
+    "some_minus_zeros": np.array([-0.0, 1], np.float32),
+}
 
 
 def _adding_zero_to(operator: str, type_: str):

@@ -77,6 +77,12 @@ REWRITES = {
         """g (float[2] x, float[2] v) => (float[r,2] b) { b = Loop (n, always) <
         body = l (int64 i, bool go) => (bool on, float[2] p) { on = Identity(go)  p = Mul(x, w) }> }""",
     ),
+    "Loop, carried and collected, without a condition": (
+        """g (float[2] x) => (float[2] y, float[r,2] b) { y, a, b = Loop (n, , x) <
+        body = l (int64 i, bool go, float[2] s) => (bool on, float[2] t, float[2] o, float[2] p) { on = Identity(go)  t = Mul(s, w)  o = Exp(s)  p = Neg(s) }> }""",
+        """g (float[2] x) => (float[2] y, float[r,2] b) { y, b = Loop (n, , x) <
+        body = l (int64 i, bool go, float[2] s) => (bool on, float[2] t, float[2] p) { on = Identity(go)  t = Mul(s, w)  p = Neg(s) }> }""",
+    ),
     "Loop, used in a body of its body": (
         """g (bool c, float[2] x, float[2] v) => (float[2] y) { y, z = Loop (n, yes, x, v) <
         body = l (int64 i, bool go, float[2] s, float[2] k) => (bool on, float[2] t, float[2] k) { on = Identity(go)
@@ -129,6 +135,15 @@ def test_conforms_where_values_have_other_users() -> None:
 def test_opsets(opset: int) -> None:
     for case in ("Loop, unchanged", "If, first output", "Scan, carried"):
         assert assert_exact_after(PASS, parse(REWRITES[case][0], WEIGHTS, opset=opset)).rewritten
+
+
+def test_an_input_that_a_scan_lacks_is_not_given() -> None:
+    source = """g (float[2] x, float[4,2] a) => (float[2] y) { y, o = Scan <num_scan_inputs = 1,
+        body = l (float[2] s, float[2] e) => (float[2] t, float[2] q) { t = Neg(s)  q = Exp(e) }> (x, a) }"""
+    model = parse(source)
+    model.graph[0].replace_input_with(1, None)  # onnx takes it, runtimes do not
+    (scan,) = apply(PASS, model).model.graph
+    assert len(scan.outputs) == 1 and [value and value.name for value in scan.inputs] == ["x", None]
 
 
 def test_before_opset_9_scan_had_batches() -> None:
@@ -192,6 +207,11 @@ STAYS = {
     "another output of the body": (
         """g (float[2] x) => (float[2] y, float[r,2] o) { h = Neg(x)  z, o = Loop (n, yes, h) <
         body = l (int64 i, bool go, float[2] k) => (bool on, float[2] k, float[2] k) { on = Identity(go) }>  y = Exp(z) }""",
+        "'k' never changes, but is another output of the body, too",
+    ),
+    "another output of the body, before one with a name of its own": (
+        """g (float[2] x, float[2] v) => (float[2] y, float[2] z, float[r,2] o) { h = Neg(x)  u, z, o = Loop (n, yes, h, v) <
+        body = l (int64 i, bool go, float[2] k, float[2] m) => (bool on, float[2] k, float[2] m, float[2] k) { on = Identity(go) }>  y = Exp(u) }""",
         "'k' never changes, but is another output of the body, too",
     ),
     "output with a name of its own": (

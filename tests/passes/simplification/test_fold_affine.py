@@ -9,7 +9,7 @@ from pass_kit import apply, assert_equal_after, assert_untouched, op_types, pars
 
 from irc.errors import PassOptionError
 from irc.ir import constant_tensor, size_on_disk
-from irc.passes.simplification import FoldAffine
+from irc.passes.simplification import FoldAffine, linear_operator
 from irc.testing import assert_conforms, assert_rewrites
 
 PASS = FoldAffine()
@@ -77,6 +77,9 @@ FOLDS = {
     "biased MatMul, scale of one bias": (PRODUCT, "h = MatMul(x, m)  k = Add(b0, h)  y = Mul(k, row4)", "MatMul Add"),
     "biased MatMul, shift": (PRODUCT, "h = MatMul(x, m)  k = Add(h, bm)  y = Sub(row4, k)", "MatMul Add"),
     "biased MatMul, before": (PRODUCT, "h = Mul(x, row3)  k = Add(h, row3)  l = MatMul(k, m)  y = Add(l, b)", "MatMul Add"),
+    "biased MatMul, another bias": (PRODUCT, "h = MatMul(x, m)  k = Add(h, b)  y = Add(k, row4)", "MatMul Add"),
+    "computed bias, scale before": ("float[2,3,6,6] x, float[4] v) => (float[2,4,4,4] y", "h = Mul(x, i)  y = Conv(h, w, v)", "Conv"),
+    "Gemm behind, input transposed": ("float[3,5] x) => (float[5,4] y", "h = Gemm<transA=1>(x, m, b)  y = Mul(h, row4)", "Gemm"),
     "norm, before": (NORM, "h = Mul(x, c)  k = Add(h, c)  y = BatchNormalization(k, gamma, beta, mean, var)", "BatchNormalization"),
     "norm, behind": (NORM, "h = BatchNormalization<epsilon=0.01>(x, gamma, beta, mean, var)  k = Div(h, c)  y = Sub(s1, k)", "BatchNormalization"),
 }  # fmt: skip
@@ -192,6 +195,13 @@ LEAVES = {
     "of unknown rank before": ("float[n] x, int64[k] s) => (float[2,4,4,4] y", "r = Reshape(x, s)  h = Mul(r, s4)  y = Conv(h, w)", "its constant is not known to be one number, or one for each channel of the Conv"),
     "of unknown channels before": ("float[2,k,6,6] x) => (float[2,4,4,4] y", "h = Mul(x, i)  y = Conv(h, w)", "its constant is not known to be one number, or one for each channel of the Conv"),
     "rows of a product": ("float[3,3] x) => (float[3,4] y", "h = Mul(x, column3)  y = MatMul(h, m)", "its constant is not known to be one number, or one for each channel of the MatMul"),
+    "that makes a vector of a number before": ("float x) => (float[4] y", "h = Mul(x, row3)  y = MatMul(h, m)", "its constant is not known to be one number, or one for each channel of the MatMul"),
+    "bias of a product in a body": (
+        "float[5,3] x, bool c) => (float[5,4] y",
+        "k = Add(x, row3)  h = MatMul(k, m)  y = If (c) <then_branch = t () => (float[5,4] p) { p = Add(h, b) }, else_branch = e () => (float[5,4] q) { q = Identity(full) }>",
+        "the MatMul has no bias",
+    ),
+    "bias of another length": (GEMM, "h = Gemm(x, m, row3)  y = Mul(h, one)", "the bias of the Gemm differs from row to row"),
     "columns of a transposed input": ("float[3,3] x) => (float[3,4] y", "h = Mul(x, row3)  y = Gemm<transA=1>(h, m, b)", "its constant is not known to be one number, or one for each channel of the Gemm"),
     "product by a stack": ("float[2,5,3] x) => (float[2,5,4] y", "h = MatMul(x, stack)  y = Mul(h, one)", "the weight of the MatMul is not a matrix"),
     "zero": (CONV, "h = Conv(x, w)  y = Mul(h, zero)", "it multiplies by zero, or by what is no finite number"),
@@ -204,11 +214,14 @@ LEAVES = {
     "too large": (CONV, "h = Conv(x, w)  k = Tanh(h)  y = Conv(x, huge)  z = Mul(y, large)", "the weight of the Conv would not fit FLOAT"),
     "too small": (CONV, "h = Conv(x, w, b)  y = Mul(h, tiny)", "the weight of the Conv would not fit FLOAT"),
     "too small in one channel": (CONV, "h = Conv(x, w, b)  y = Mul(h, tiny_channel)", "the weight of the Conv would not fit FLOAT"),
+    "too small for small weights": (CONV, "h = Conv(x, small_w)  y = Mul(h, small)", "the weight of the Conv would not fit FLOAT"),
     "bias too large": (CONV, "h = Conv(x, w, large4)  y = Mul(h, thousand)", "the bias of the Conv would not fit FLOAT"),
     "bias too small": (CONV, "h = Conv(x, w, small4)  y = Mul(h, small)", "the bias of the Conv would not fit FLOAT"),
     "norm too large": (NORM, "h = Mul(x, small)  y = BatchNormalization(h, gamma, beta, large4, var)", "the numbers of the BatchNormalization would not fit FLOAT"),
     "norm in training": ("float[2,4,5] x) => (float[2,4,5] y", "h = Mul(x, c)  y, m1, v1 = BatchNormalization<training_mode=1>(h, gamma, beta, mean, var)", "of the BatchNormalization: it is in training mode"),
     "norm of computed statistics": ("float[2,4,5] x, float[4] v) => (float[2,4,5] y", "h = Mul(x, c)  y = BatchNormalization(h, gamma, beta, v, var)", "the statistics of the BatchNormalization are not constant"),
+    "norm of unknown rank": ("float[n] x, int64[k] s) => (float[2,4,5] y", "r = Reshape(x, s)  h = Mul(r, s1)  y = BatchNormalization(h, gamma, beta, mean, var)", "its constant is not known to be one number, or one for each channel of the BatchNormalization"),
+    "norm of a vector": ("float[4] x) => (float[4] y", "h = Mul(x, row4)  y = BatchNormalization(h, s1, s1, s1, s1)", "its constant is not known to be one number, or one for each channel of the BatchNormalization"),
     "norm, other axis": ("float[2,4,4] x) => (float[2,4,4] y", "h = Mul(x, row4)  y = BatchNormalization(h, gamma, beta, mean, var)", "its constant is not known to be one number, or one for each channel of the BatchNormalization"),
 }  # fmt: skip
 FURTHER = {
@@ -218,7 +231,7 @@ FURTHER = {
     "nan": np.float32(np.nan), "large": np.float32(1e30), "huge": np.full((4, 3, 3, 3), 1e20, np.float32),
     "tiny": np.float32(1e-38 / 8), "tiny_channel": np.array([1, 1, 1e-40, 1], np.float32).reshape(4, 1, 1),
     "large4": np.full(4, 1e37, np.float32), "thousand": np.float32(1e3), "small4": np.full(4, 1e-30, np.float32),
-    "small": np.float32(1e-9),
+    "small": np.float32(1e-9), "small_w": np.full((4, 3, 3, 3), 1e-30, np.float32), "full": _offset("f", (5, 4)),
 }  # fmt: skip
 
 
@@ -243,6 +256,47 @@ def test_what_is_not_affine_is_not_mentioned() -> None:
         model = _model(CONV, nodes, full=_offset("f", (1, 4, 4, 1)))
         assert assert_untouched(PASS, model) == {}
     assert assert_untouched(PASS, _model(PRODUCT, "h = MatMul(x, m)  y = Add(h, b)")) == {}
+
+
+def test_what_is_constant_or_whole_altogether_is_not_mentioned() -> None:
+    image = "float[2,4,4,4] x) => (float[2,4,4,4] y"
+    nodes = "h = Mul(s4, image)  k = Conv(h, w)  y = Add(x, k)"
+    assert assert_untouched(PASS, _model(image, nodes, image=_offset("i", (1, 3, 6, 6)))) == {}
+    whole = "g (int32[2,3] x) => (int32[2,4] y) { h = MatMul(x, n)  y = Mul(h, two) }"
+    assert assert_untouched(PASS, parse(whole, n=np.ones((3, 4), np.int32), two=np.int32(2))) == {}
+
+
+def test_a_product_that_another_tool_has_worked_out_is_a_constant() -> None:
+    image = "float[2,4,4,4] x) => (float[2,4,4,4] y"
+    model = _model(image, "h = Conv(image, w)  y = Mul(h, x)", image=_offset("i", (1, 3, 3, 3)))
+    next(iter(model.graph)).outputs[0].const_value = ir.tensor(np.ones((1, 4, 1, 1), np.float32))
+    assert assert_untouched(PASS, model) == {}
+
+
+def test_an_omitted_bias_is_none() -> None:
+    for nodes, inputs in (
+        ("h = Conv(x, w)  y = Mul(h, o)", ["x", "w_1"]),
+        ("h = Conv(x, w)  y = Add(h, o)", ["x", "w", "o_1"]),
+        ("h = Add(x, i)  y = Conv(h, w)", ["x", "w", "i_1"]),
+    ):
+        model = _model(CONV, nodes)
+        next(node for node in model.graph if node.op_type == "Conv").resize_inputs(3)
+        (conv,) = assert_equal_after(PASS, model, rtol=RTOL).model.graph
+        assert [value.name for value in conv.inputs if value is not None] == inputs
+
+
+def test_a_bias_of_no_channels() -> None:
+    nodes = "h = MatMul(x, none)  k = Add(h, nothing)  y = Mul(k, one)"
+    model = _model(
+        "float[2,3] x) => (float[2,0] y", nodes, none=np.ones((3, 0), np.float32), nothing=np.ones(0, np.float32)
+    )
+    outcome = assert_equal_after(PASS, model)
+    assert op_types(outcome.model) == ["MatMul", "Add"]
+
+
+def test_one_number_fits_channels_that_are_not_known() -> None:
+    model = _model("float[2,k,6,6] x) => (float[2,4,4,4] y", "h = Mul(x, one)  y = Conv(h, w, b)")
+    assert op_types(assert_equal_after(PASS, model, rtol=RTOL).model) == ["Conv"]
 
 
 def test_a_product_by_no_constant_matrix_has_no_bias_to_use() -> None:
@@ -303,6 +357,22 @@ def test_a_shared_constant_stays_for_its_other_users() -> None:
     assert op_types(outcome.model) == ["Conv", "Tanh"] and "o" in outcome.model.graph.initializers
 
 
+def test_a_new_bias_is_called_as_what_it_was_made_of_unless_that_stays() -> None:
+    model = _model(CONV, "h = Conv(x, w)  y = Add(h, o)")
+    assert next(iter(apply(PASS, model).model.graph)).inputs[2].name == "o_1"
+    signature = "float[2,3,6,6] x) => (float[2,4,4,4] y, float[4,1,1] z"
+    shared = _model(signature, "h = Conv(x, w)  y = Add(h, o)  z = Tanh(o)")
+    assert next(iter(apply(FoldAffine(max_bytes=64), shared).model.graph)).inputs[2].name == "bias"
+
+
+def test_a_weight_that_goes_takes_its_long_name_with_it() -> None:
+    long = "w" * 60
+    outcome = assert_equal_after(
+        PASS, _model(CONV, f"h = Conv(x, {long})  y = Mul(h, one)", **{long: WEIGHTS["w"]}), rtol=RTOL
+    )
+    assert op_types(outcome.model) == ["Conv"]
+
+
 @pytest.mark.parametrize("users", [1, 2, 5])
 @pytest.mark.parametrize(("first", "second"), [("h", "k"), ("h" * 40, "k"), ("h", "k" * 40)])
 def test_names_count(first: str, second: str, users: int) -> None:
@@ -349,6 +419,24 @@ def test_a_large_weight_is_scaled_when_it_is_read_and_not_before() -> None:
     made = next(iter(outcome.model.graph)).inputs[1]
     assert isinstance(constant_tensor(made), ir.LazyTensor)
     assert list(assert_untouched(PASS, model(1e-20)).values()) == ["the weight of the Conv would not fit FLOAT"]
+
+
+@pytest.mark.parametrize("factor", [6e4, 1e-7])
+def test_a_large_weight_of_half_precision_is_looked_at_all_the_same(factor: float) -> None:
+    model = parse(
+        "g (float16[1,256,4,4] x) => (float16[1,256,2,2] y) { h = Conv(x, w)  y = Mul(h, s) }",
+        w=np.random.default_rng(0).normal(size=(256, 256, 3, 3)).astype(np.float16),
+        s=np.float16(factor),
+    )
+    assert list(assert_untouched(PASS, model).values()) == ["the weight of the Conv would not fit FLOAT16"]
+
+
+@pytest.mark.parametrize("case", [case for case in FOLDS if "before" in case])
+def test_a_weight_is_read_block_by_block(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_operator, "BLOCK_BYTES", 1)
+    signature, nodes, left = FOLDS[case]
+    outcome = assert_equal_after(FoldAffine(max_bytes=64), _model(signature, nodes), rtol=RTOL)
+    assert op_types(outcome.model) == left.split()
 
 
 def test_the_output_keeps_its_name_and_the_host_its_own() -> None:

@@ -19,7 +19,7 @@ from pass_kit import (
 
 from irc.errors import PassOptionError
 from irc.ir import size_on_disk, snapshot, weight_bytes
-from irc.passes.simplification import FoldConstants, constant_program
+from irc.passes.simplification import FoldConstants, constant_program, constant_regions, fold_constants
 
 PASS = FoldConstants()
 TOO_LARGE = "its value is larger than what it is computed from"
@@ -43,6 +43,8 @@ SHAPES = {
     "known dimensions from the end": ("float[n,6,4] x) => (float[n,6,4] y", "s = Shape(x)  d = Slice(s, minus2, end)  c = Concat<axis=0>(minus, d)  y = Reshape(x, c)", ["Reshape"]),
     "start and end": ("float[n,6,4] x) => (float[m,6] y", "d = Shape<start=-2, end=2>(x)  c = Concat<axis=0>(minus, d)  y = Reshape(x, c)", ["Reshape"]),
     "size": ("float[2,6] x) => (float[2,6] y", "s = Size(x)  f = Cast<to=1>(s)  y = Div(x, f)", ["Div"]),
+    "of what is computed": ("float[2,6] x) => (float[2,6] y", "z = Neg(x)  s = Size(z)  f = Cast<to=1>(s)  y = Div(z, f)", ["Neg", "Div"]),
+    "of an input that is passed on": ("float[2,6] x) => (float[2,6] x, float[2,6] y", "s = Size(x)  f = Cast<to=1>(s)  y = Div(x, f)", ["Div"]),
 }  # fmt: skip
 
 
@@ -62,6 +64,14 @@ def test_leaves_shape_arithmetic_on_unknown_dimensions() -> None:
         six=np.array([6]),
     )
     assert assert_untouched(PASS, model) == {}
+
+
+def test_the_steps_of_a_slice_may_be_omitted() -> None:
+    nodes = "s = Shape(x)  d = Slice(s, one, end, zero, one)  c = Concat<axis=0>(minus, d)  y = Reshape(x, c)"
+    given = {"one": np.array([1]), "end": np.array([3]), "zero": np.array([0]), "minus": np.array([-1])}
+    model = parse(f"g (float[n,6,4] x) => (float[n,6,4] y) {{ {nodes} }}", given)
+    next(node for node in model.graph if node.op_type == "Slice").replace_input_with(4, None)
+    assert op_types(assert_equal_after(PASS, model).model) == ["Reshape"]
 
 
 def test_a_matrix_of_zeros_does_not_replace_its_dimensions() -> None:
@@ -97,6 +107,15 @@ def test_an_enormous_value_is_never_made() -> None:
     assert outcome.rewritten == [] and outcome.skipped == {"z": TOO_LARGE}
 
 
+def test_what_makes_little_of_much_is_not_called_enormous(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (constant_program, constant_regions):
+        monkeypatch.setattr(module, "MAX_GENERATED_BYTES", 4)
+    text = "g (float[m,40] x) => (float[m,40] y) { e = Expand(w, s)  n = Neg(e)  y = Add(x, n) }"
+    assert op_types(assert_equal_after(PASS, parse(text, w=(40,), s=np.array([1]))).model) == ["Add"]
+    unknown = parse("g (float[m,40] x) => (float[k] y) { s = Shape<start=1>(x)  y = Expand(x, s) }")
+    assert assert_untouched(PASS, unknown) == {"s": TOO_LARGE}
+
+
 def test_the_transposed_copy_of_a_shared_weight_is_not_stored() -> None:
     model = parse(
         "g (int64[n] i) => (float[n,64] y) { e = Gather(w, i)  t = Transpose<perm=[1,0]>(w)  y = MatMul(e, t) }",
@@ -128,6 +147,46 @@ def test_half_precision_storage_stays() -> None:
         w=numbers("w", (64, 64)).astype(np.float16),
     )
     assert assert_untouched(PASS, model) == {"f": TOO_LARGE}
+
+
+HALVES = numbers("w", (8, 8)).astype(np.float16)
+SIZES = {
+    "few bytes for fewer": ("float[n,8] x) => (float[8,8] y", "c = Cast<to=1>(w)  y = Add(x, c)", {"w": HALVES}, False),
+    "few bytes for a long name": ("float[n,8] x) => (float[8,8] y", f"c = Cast<to=1>({'w' * 51})  y = Add(x, c)", {"w" * 51: HALVES}, True),
+    "long integers, too many for dimensions": ("int64[n] x) => (int64[125] y", "c = Cast<to=7>(w)  y = Add(x, c)", {"w": (125,)}, False),
+    "a copy smaller than its node": ("float[n,4] x) => (float[2,4] u, float[4,2] y", "u = Add(x, w)  c = Transpose(w)  v = ReduceSum<keepdims=0>(x)  y = Add(c, v)", {"w": (2, 4)}, True),
+    "a copy of many dimensions": ("float[n,4] x) => (float[1,1,1,1,1,1,2,4] u, float[4,2,1,1,1,1,1,1] y", "u = Add(x, w)  c = Transpose(w)  v = ReduceSum<keepdims=0>(x)  y = Add(c, v)", {"w": (1, 1, 1, 1, 1, 1, 2, 4)}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_the_bytes_that_a_file_grows_by_decide(case: str) -> None:
+    signature, nodes, weights, folds = SIZES[case]
+    model = parse(f"g ({signature}) {{ {nodes} }}", weights)
+    if folds:
+        assert assert_equal_after(PASS, model, symbols=(1,)).rewritten == ["c"]
+    else:
+        assert assert_untouched(PASS, model) == {"c": TOO_LARGE}
+
+
+def test_a_neighbour_that_saves_does_not_pay_for_one_that_shares_a_small_constant() -> None:
+    model = parse(
+        """g (float[60] x, float z) => (float[60] y, float u) { m = Mul(w, k)  s = ReduceSum<keepdims=0>(m)  u = Add(z, s)
+        e = Expand(k, many)  y = Add(x, e) }""",
+        w=(100,),
+        k=np.array([2.0], np.float32),
+        many=np.array([60]),
+    )
+    outcome = assert_equal_after(FoldConstants(max_bytes=100), model, rtol=1e-6)
+    assert outcome.rewritten == ["s"] and outcome.skipped == {"e": TOO_LARGE}
+    assert apply(PASS, model).rewritten == ["s", "e"], "without an allowance they count together"
+
+
+def test_a_constant_that_is_an_output_is_not_freed() -> None:
+    elements = ",".join(f"{i}.5" for i in range(40))
+    nodes = f"k = Constant<value_floats=[{elements}]>()  n = Neg(k)  y = Add(x, n)"
+    model = parse(f"g (float[1] x) => (float[40] y, float[40] k) {{ {nodes} }}")
+    assert assert_untouched(PASS, model) == {"n": TOO_LARGE}
 
 
 def test_outputs_of_one_node_are_stored_where_they_are_used() -> None:
@@ -171,6 +230,11 @@ LEAVES = {
     "quantized weight": "d = DequantizeLinear(q, s)  n = Neg(d)  y = Add(x, n)",
     "quantize a weight": "u = QuantizeLinear(w, s)  d = DequantizeLinear(u, s)  y = Add(x, d)",
     "other domain": "r = custom.Neg(w)  y = Add(x, r)",
+    "other domain of known type": "typed = custom.Neg(w)  y = Add(x, typed)",
+    "constant of another domain": "typed = custom.Constant<value_floats=[1.0, 2.0]>()  y = Add(x, typed)",
+    "to text": "t = Cast<to=8>(w)  f = Cast<to=1>(t)  y = Add(x, f)",
+    "from text": "f = Cast<to=1>(words)  y = Add(x, f)",
+    "loop": "r = Loop(i, on, w) <body = b (int64 j, bool c, float[2] s) => (bool d, float[2] t) { t = Neg(s)  d = Identity(c) }>  y = Add(x, r)",
     "identity": "r = Identity(w)  y = Add(x, r)",
     "sequence": "r = SequenceConstruct(w, w)  t = SequenceAt(r, i)  y = Add(x, t)",
 }
@@ -179,13 +243,19 @@ LEAVES = {
 @pytest.mark.parametrize("case", LEAVES)
 def test_leaves(case: str) -> None:
     nodes = LEAVES[case]
-    given = {"w": (2,), "q": np.array([3, -7], np.int8), "s": np.float32(0.5), "i": np.array(0)}
+    given = {"w": (2,), "q": np.array([3, -7], np.int8), "s": np.float32(0.5), "i": np.array(0), "on": np.array(True)}
+    given |= {"words": np.array(["1.5", "2"], dtype=object)}
     weights = {
         name: value
         for name, value in given.items()
-        if f"({name})" in nodes or f"({name}," in nodes or f", {name})" in nodes
+        if f"({name})" in nodes or f"({name}," in nodes or f", {name})" in nodes or f" {name}," in nodes
     }
-    model = parse(f"g (float[2] x) => (float[2] y) {{ {nodes} }}", weights)
+    model = parse(f"g (float[2] x) => (float[2] y) <float[2] typed> {{ {nodes} }}", weights)
+    assert assert_untouched(PASS, model) == {}
+
+
+def test_what_nothing_uses_is_not_spoken_of() -> None:
+    model = parse("g (float[2] x) => (float[2] y) { c = Conv(v, w)  y = Neg(x) }", v=(1, 8, 64, 64), w=(8, 8, 3, 3))
     assert assert_untouched(PASS, model) == {}
 
 
@@ -219,10 +289,16 @@ def test_a_node_that_cannot_be_evaluated_stays_and_what_is_before_it_is_folded(m
     [
         ("n = Reshape(w, s)", "evaluating it raises ValueError"),
         ("n = Gather(w, s)", "evaluating it raises IndexError"),
+        ("n = Range(zero, one, zero)", "evaluating it raises ZeroDivisionError"),
+        ("n = Range(zero, infinity, one)", "evaluating it raises OverflowError"),
+        ("n = Range(zero, infinity, infinity)", "evaluating it raises ValueError"),
+        ("n = OneHot(s, nothing, w)", "evaluating it raises IndexError"),
     ],
 )
 def test_a_broken_node_does_not_break_the_build(node: str, reason: str) -> None:
-    model = parse(f"g (float[2] x) => (float[2] y) {{ {node}  y = Add(x, n) }}", w=(2,), s=np.array([5]))
+    scalars = {"zero": np.float32(0), "one": np.float32(1), "infinity": np.float32(np.inf)}
+    given = {"w": (2,), "s": np.array([5]), "nothing": np.array([], np.int64), **scalars}
+    model = parse(f"g (float[2] x) => (float[k] y) {{ {node}  y = Add(x, n) }}", given)
     outcome = apply(PASS, model)
     assert outcome.rewritten == [] and outcome.skipped == {"n": reason}
 
@@ -233,6 +309,20 @@ def test_a_wrong_dtype_of_the_reference_is_noticed(monkeypatch: pytest.MonkeyPat
     outcome = apply(PASS, model)
     assert outcome.rewritten == []
     assert outcome.skipped == {"n": "the reference implementation gives float64, not FLOAT"}
+
+
+@pytest.mark.parametrize("dims", [[3], [2, 1], []], ids=str)
+def test_a_value_of_another_shape_than_the_model_says_is_not_stored(dims: list[int]) -> None:
+    model = parse("g (float[2] x) => (float[2] y) { n = Neg(w)  y = Add(x, n) }", w=(2,))
+    model.graph[0].outputs[0].shape = ir.Shape(dims)
+    outcome = apply(FoldConstants(max_bytes=64), model)
+    assert outcome.rewritten == [] and outcome.skipped == {"n": "its value has another shape than the model says"}
+
+
+def test_slow_reference_implementations_are_waited_for_where_there_is_little_to_compute() -> None:
+    text = "g (float[2] x) => (float[1,8,4,2] y) { c = Conv(v, w)  y = Add(x, c) }"
+    model = parse(text, v=(1, 8, 6, 4), w=(8, 8, 3, 3))
+    assert op_types(assert_equal_after(PASS, model, rtol=1e-5).model) == ["Add"]
 
 
 def test_slow_reference_implementations_are_not_waited_for() -> None:
@@ -256,6 +346,54 @@ def test_values_of_unknown_size_are_folded_if_they_turn_out_small() -> None:
     )
     outcome = apply(PASS, large)
     assert outcome.rewritten == [] and outcome.skipped == {"n": TOO_LARGE}
+
+
+def test_values_of_unknown_rank_and_from_omitted_inputs_are_folded_too() -> None:
+    model = parse(
+        "g (int64[m] x) => (int64[k] y) { n = NonZero(w)  c = Clip(n, , most)  q = Squeeze(c)  y = Add(x, q) }",
+        w=np.array([0.0, 2.0, 0.0, 1.0], np.float32),
+        most=np.array(2),
+    )
+    assert op_types(assert_equal_after(PASS, model, symbols=(2,)).model) == ["Add"]
+
+
+def test_an_identity_of_unknown_size_is_left_to_be_eliminated() -> None:
+    model = parse("g (int64[m] x) => (int64[k] y) { n = NonZero(w)  i = Identity(n)  y = Add(x, i) }", w=(3,))
+    assert op_types(assert_equal_after(PASS, model).model) == ["Identity", "Add"]
+
+
+def test_nothing_is_computed_from_what_is_too_large_on_the_chance_that_it_is_small() -> None:
+    model = parse(
+        "g (int64[m] x) => (int64[k] y) { z = ConstantOfShape(many)  n = NonZero(z)  y = Add(x, n) }",
+        many=np.array([100, 100]),
+    )
+    assert assert_untouched(PASS, model) == {"z": TOO_LARGE}
+
+
+OMISSIONS = {
+    "input": ("float[4] x) => (float[4] y", "c = Clip(w, , most)  y = Add(x, c)"),
+    "first output, of an operator that is slow if large": ("float[2] x) => (float[1,1,2] y", ", h = RNN<hidden_size=2>(s, u, u)  y = Add(x, h)"),
+    "output between others": ("float[4] x) => (float[3,4] y", "a, , b = LayerNormalization(v, w)  c = Add(x, a)  y = Mul(c, b)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OMISSIONS)
+def test_folds_with_an_omitted(case: str) -> None:
+    signature, nodes = OMISSIONS[case]
+    given = {"w": (4,), "most": np.float32(0.1), "s": (3, 1, 2), "u": (1, 2, 2), "v": (3, 4)}
+    weights = {name: value for name, value in given.items() if f"({name}," in nodes or f" {name})" in nodes}
+    outcome = assert_equal_after(PASS, parse(f"g ({signature}) {{ {nodes} }}", weights), rtol=1e-5)
+    assert set(op_types(outcome.model)) <= {"Add", "Mul"}
+
+
+def test_an_output_that_lost_its_name_is_not_asked_for_its_type() -> None:
+    model = parse(
+        "g (float[4] x) => (float[3,4] y) { a, m, b = LayerNormalization(v, w)  c = Add(x, a)  y = Mul(c, b) }",
+        v=(3, 4),
+        w=(4,),
+    )
+    model.graph[0].outputs[1].name = ""
+    assert op_types(apply(PASS, model).model) == ["Add", "Mul"]
 
 
 def test_integer_division_truncates() -> None:
@@ -314,6 +452,32 @@ def test_branches_are_inlined_in_bodies_with_their_constants_and_outputs(outer: 
     assert op_types(outcome.model).count("If") == 1
 
 
+CHOICE = """g (float[2] x) => (float[k] y) {{ z = {op} (on) <then_branch = t () => (float[2] p) {{ p = Neg(x) }},
+    else_branch = e () => (float[3] q) {{ q = Concat<axis=0>(x, one) }}>  y = Exp(z) }}"""
+
+
+@pytest.mark.parametrize(("op", "on"), [("custom.If", True), ("If", [True, True]), ("If", [])])
+def test_what_chooses_otherwise_is_left(op: str, on: bool | list[bool]) -> None:
+    model = parse(CHOICE.format(op=op), on=np.array(on, bool), one=np.array([1], np.float32))
+    assert assert_untouched(PASS, model) == {}
+
+
+def test_what_a_branch_gives_keeps_what_is_known_of_it() -> None:
+    weights = {"on": np.array(True), "one": np.array([1], np.float32)}
+    inferred = parse(CHOICE.format(op="If"), weights)  # the other branch gives another shape
+    raw = parse(CHOICE.format(op="If"), weights, raw=True)  # the type of the output is not said
+    same = CHOICE.format(op="If").replace("float[3] q", "float[2] q").replace("Concat<axis=0>(x, one)", "Abs(x)")
+    silent = parse(same, weights)
+    for branch in silent.graph.subgraphs():
+        for value in branch.outputs:
+            value.type = value.shape = None  # files need not say them
+    for model in (inferred, raw, silent):
+        outcome = apply(PASS, model)
+        assert op_types(outcome.model) == ["Neg", "Exp"]
+        (given,) = outcome.model.graph[0].outputs
+        assert given.dtype == ir.DataType.FLOAT and given.shape == [2]
+
+
 def test_what_is_in_a_branch_that_is_not_taken_is_no_site() -> None:
     model = parse(
         """g (float[2] x) => (float[2] y) { y = If (off) <
@@ -352,6 +516,17 @@ def test_constant_nodes_become_initializers_of_the_same_name() -> None:
     assert outcome.rewritten == ["h", "o"]
 
 
+def test_constant_nodes_of_text_become_initializers_too() -> None:
+    model = parse(
+        """g (float[2] x) => (float[2] y) { k = Constant<value_strings=["a", "b"]>()  h = Constant<value_strings=["b", "b"]>()
+        e = Equal(k, h)  f = Cast<to=1>(e)  y = Add(x, f) }""",
+        raw=True,
+        opset=19,
+    )
+    outcome = assert_equal_after(PASS, model)
+    assert op_types(outcome.model) == ["Equal", "Cast", "Add"] and outcome.rewritten == ["k", "h"]
+
+
 def test_a_large_result_is_computed_when_it_is_read() -> None:
     model = parse(
         "g (float[n,600] x) => (float[n,512] y) { t = Transpose<perm=[1,0]>(w)  s = Mul(t, half)  y = MatMul(x, s) }",
@@ -367,14 +542,20 @@ def test_a_large_result_is_computed_when_it_is_read() -> None:
     np.testing.assert_array_equal(tensor.numpy(), weight(model, "w").T * np.float32(0.5))
 
 
-def test_what_several_sites_need_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+def evaluations_from_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The operators that are evaluated from here on."""
+    calls: list[str] = []
     evaluate = constant_program.evaluate
     monkeypatch.setattr(
         constant_program,
         "evaluate",
         lambda proto, inputs, *, opset: (calls.append(proto.op_type), evaluate(proto, inputs, opset=opset))[1],
     )
+    return calls
+
+
+def test_what_several_sites_need_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = evaluations_from_here(monkeypatch)
     chain = "  ".join(f"a{i} = Abs(a{i - 1})" for i in range(1, 50))
     users = "  ".join(f"b{i} = Mul(a49, k{i})  x{i} = Add(x{i - 1}, b{i})" for i in range(1, 20))
     model = parse(
@@ -383,6 +564,33 @@ def test_what_several_sites_need_is_computed_once(monkeypatch: pytest.MonkeyPatc
     )
     outcome = apply(PASS, model)
     assert len(outcome.rewritten) == 19 and calls.count("Abs") == 49
+
+
+@pytest.mark.parametrize(("remembered", "evaluations"), [(16, 9), (15, 18)])
+def test_no_more_is_remembered_than_allowed(remembered: int, evaluations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = evaluations_from_here(monkeypatch)
+    monkeypatch.setattr(fold_constants, "REMEMBERED_BYTES", remembered)
+    chain = "  ".join(f"a{i} = Abs(a{i - 1})" for i in range(1, 10))
+    users = "b = Mul(a9, k)  c = Mul(a9, h)  u = Add(x, b)  y = Add(u, c)"
+    model = parse(f"g (float[4] x) => (float[4] y) {{ {chain} {users} }}", a0=(4,), k=(4,), h=(4,))
+    assert apply(PASS, model).rewritten == ["b", "c"] and calls.count("Abs") == evaluations
+
+
+def test_what_two_steps_need_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = evaluations_from_here(monkeypatch)
+    model = parse("g (float[4] x) => (float[4] y) { a = Neg(w)  b = Abs(a)  c = Mul(b, a)  y = Add(x, c) }", w=(4,))
+    assert op_types(assert_equal_after(PASS, model).model) == ["Add"]
+    del calls[:]
+    apply(PASS, model)
+    assert calls == ["Neg", "Abs", "Mul"]
+
+
+def test_what_is_on_the_way_can_be_asked_for() -> None:
+    model = parse("g (float[4] x) => (float[4] y) { a = Neg(w)  b = Abs(a)  y = Add(x, b) }", w=(4,))
+    values = [node.outputs[0] for node in model.graph][:2]
+    on_the_way, last = constant_program.program_for(values, opset=17, known={}).program.run()
+    np.testing.assert_array_equal(on_the_way, -weight(model, "w"))
+    np.testing.assert_array_equal(last, np.abs(weight(model, "w")))
 
 
 def test_thousands_of_nodes_with_as_many_users_fold() -> None:
@@ -399,6 +607,15 @@ def test_a_long_chain_does_not_exhaust_the_stack() -> None:
     model = parse(f"g (float[4] x) => (float[4] y) {{ {chain} y = Add(x, a1500) }}", a0=(4,))
     outcome = apply(PASS, model)
     assert outcome.rewritten == ["a1500"] and op_types(outcome.model) == ["Add"]
+
+
+def test_a_chain_of_doublings_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    answer = constant_regions.shape_answer
+    monkeypatch.setattr(constant_regions, "shape_answer", lambda node: (asked.append(node), answer(node))[1])
+    chain = "  ".join(f"a{i} = Add(a{i - 1}, a{i - 1})" for i in range(1, 12))
+    model = parse(f"g (float[4] x) => (float[4] y) {{ {chain} y = Add(x, a11) }}", a0=(4,))
+    assert apply(PASS, model).rewritten == ["a11"] and len(asked) < 500
 
 
 def test_max_bytes_must_not_be_negative() -> None:
@@ -425,6 +642,20 @@ def test_promises_hold_after_every_single_site() -> None:
         for a, b in zip(expected, run(copy, {"x": numbers("x", (2, 6, 4))}), strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-5)
     assert_promises(PASS, model, apply(PASS, model))
+
+
+def test_the_outputs_of_a_node_that_is_still_needed_have_names() -> None:
+    from irc.application import apply_pass
+    from irc.pass_base import Context
+    from irc.pipeline import Step
+
+    model = parse(
+        "g (float[4] x) => (float[4] y) { a, b = Split<axis=0>(w)  c = Neg(b)  u = Add(x, a)  y = Mul(u, c) }", w=(8,)
+    )
+    copy = snapshot(model)
+    apply_pass(Step(PASS), copy, Context(), limit=1)
+    assert op_types(copy)[0] == "Split" and all(value.name for value in copy.graph[0].outputs)
+    assert op_types(apply(PASS, copy).model) == ["Add", "Mul"]
 
 
 def test_one_value_that_is_too_large_does_not_keep_its_neighbours() -> None:

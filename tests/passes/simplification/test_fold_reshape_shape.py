@@ -14,7 +14,7 @@ from irc.passes.simplification.fold_reshape_shape import FoldReshapeShape
 PASS = FoldReshapeShape()
 CHAIN = "s = Shape(x)  b = Gather(s, zero)  u = Unsqueeze(b, zeros)  "
 INDICES = {"zero": np.array(0), "zeros": np.array([0]), "minus": np.array([-1]), "two": np.array([2]),
-           "six": np.array([6]), "three": np.array([3]), "four": np.array([4])}  # fmt: skip
+           "one": np.array([1]), "six": np.array([6]), "three": np.array([3]), "four": np.array([4])}  # fmt: skip
 
 
 def known(text: str, **weights: object) -> ir.Model:
@@ -38,6 +38,7 @@ def shapes(model: ir.Model) -> list[list[int] | None]:
         ("Concat<axis=0>(u, minus)", [0, -1]),  # the -1 was there
         ("Concat<axis=0>(two, u, three)", [2, -1, 3]),  # moved, the dimension is what is left
         ("Concat<axis=0>(six, u)", [6, -1]),
+        ("Concat<axis=0>(six, one, u)", [6, 1, -1]),  # behind the last one there is nothing to copy
     ],
 )
 def test_computed_shapes_become_constants(concat: str, expected: list[int]) -> None:
@@ -45,6 +46,28 @@ def test_computed_shapes_become_constants(concat: str, expected: list[int]) -> N
     outcome = assert_equal_after(PASS, model, symbols=(1, 2, 5))
     assert shapes(outcome.model) == [expected]
     assert op_types(outcome.model) == ["Reshape", "Neg"]
+
+
+def test_a_zero_that_copies_does_so_beside_other_dimensions() -> None:
+    text = """g (float[n,m,6] x) => (float y) { s = Shape(x)  d = Slice(s, one, two)  t = Concat<axis=0>(zeros, d, two, three)
+        r = Reshape(x, t)  y = Neg(r) }"""
+    outcome = assert_equal_after(PASS, known(text), symbols=(1, 3))
+    assert shapes(outcome.model) == [[0, 0, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "steps"),
+    [
+        ("int64", "t = Identity(c)"),
+        ("int64", "i = Cast<to=6>(c)  t = Cast<to=7>(i)"),
+        ("int32", "t = Cast<to=7>(c)"),
+        ("int32", "i = Identity(c)  t = Cast<to=7>(i)"),
+    ],
+)
+def test_what_copies_or_casts_a_computed_shape_is_looked_through(dtype: str, steps: str) -> None:
+    text = f"g (float[n,6] x, {dtype}[1] d) => (float y) {{ c = Concat<axis=0>(d, k)  {steps}  r = Reshape(x, t)  y = Neg(r) }}"
+    outcome = apply(PASS, known(text, k=np.array([3], dtype)))
+    assert shapes(outcome.model) == [[-1, 3]] and op_types(outcome.model) == ["Reshape", "Neg"]
 
 
 def test_a_computed_dimension_is_what_is_left() -> None:
@@ -72,6 +95,7 @@ def test_dimensions_without_a_name_are_copied_where_they_are_the_same() -> None:
         CHAIN + "d = Mul(u, two)  e = Div(d, two)  t = Concat<axis=0>(u, three, e)  y = Reshape(x, t)",
         # 0 and -1 mean something else
         CHAIN + "t = Concat<axis=0>(zeros, u)  y = Reshape<allowzero=1>(x, t)",
+        CHAIN + "t = Concat<axis=0>(u, zeros)  y = Reshape<allowzero=1>(x, t)",
     ],
 )
 def test_what_runs_may_disagree_about_stays(nodes: str) -> None:
@@ -112,6 +136,8 @@ def test_a_shape_that_others_use_stays_computed() -> None:
     outcome = apply(PASS, known(text))
     assert outcome.rewritten == [] and outcome.skipped == {"y": "the nodes that compute its shape have other users"}
     text = f"g (float[n,6] x) => (float[a,b] y, int64[2] k) {{ {CHAIN} t = Concat<axis=0>(u, six)  y = Reshape(x, t)  k = Neg(t) }}"
+    assert apply(PASS, known(text)).rewritten == []
+    text = f"g (float[n,6] x) => (float[a,b] y, int64[2] k) {{ {CHAIN} t = Concat<axis=0>(u, six)  y = Reshape(x, t)  k = Mul(two, t) }}"
     assert apply(PASS, known(text)).rewritten == []
     # Another Reshape by it is a site itself; the data of a Reshape is not a shape.
     text = f"g (float[n,6] x) => (float[a,b] y, float[c,d] z) {{ {CHAIN} t = Concat<axis=0>(u, six)  y = Reshape(x, t)  n = Neg(x)  z = Reshape(n, t) }}"

@@ -119,6 +119,10 @@ REWRITES = {
     "three": ("a = Relu(x)  b = Clip(a, minus_two, seven)  y = Clip(b, zero, six)", "y = Clip(x, zero, six)"),
     "the larger of two": ("a = Max(x, minus_one)  y = Max(a, one)", "y = Max(x, one)"),
     "the smaller of two": ("a = Min(x, minus_one)  y = Min(a, one)", "y = Min(x, minus_one)"),
+    "a zero that the second takes away": ("a = Max(x, zero)  y = Clip(a, one, six)", "y = Clip(x, one, six)"),
+    "a zero that both leave": ("a = Clip(x, minus_two, zero)  y = Relu(a)", "y = Clip(x, zero, zero)"),
+    "a zero below all": ("a = Clip(x, one, six)  y = Max(a, zero)", "y = Clip(x, one, six)"),
+    "a zero above all": ("a = Clip(x, minus_two, minus_one)  y = Min(zero, a)", "y = Clip(x, minus_two, minus_one)"),
 }
 
 
@@ -200,6 +204,16 @@ def test_the_file_never_gets_larger(step: str, users: int, length: int) -> None:
         assert set(outcome.skipped.values()) == {"the bounds to store are larger than what they replace"}
 
 
+def test_a_long_name_of_a_bound_that_stays_costs_nothing() -> None:
+    bound = 3 * LONG
+    model = parse(
+        f"g (float[4] x) => (float[4] y, float[4] u) {{ in_between_a = Relu(x)  y = Min(in_between_a, {bound})  u = Mul(x, {bound}) }}",
+        {bound: np.float32(6)},
+    )
+    assert op_types(assert_exact_after(PASS, model).model) == ["Clip", "Mul"]
+
+
+NEIGHBOURS = "what a Clip of float16 makes of infinity without a bound depends on its neighbours"
 SHARED = "the output of the Relu before it has other users"
 LEFT = {
     "other user": ("float[4] x", "float[4] y, float[4] z", "a = Relu(x)  y = Clip(a, one, six)  z = Neg(a)", "y", SHARED),
@@ -219,8 +233,16 @@ LEFT = {
     "NaN as a bound": ("float[4] x", "float[4] y", "a = Relu(x)  y = Clip(a, nan, one)", "y", "the bounds of a Clip are reversed or NaN"),
     "signs of zero": ("float[4] x", "float[4] y", "a = Max(x, zero)  y = Clip(a, minus_two, six)", "y", "Max or Min with zero decides between 0.0 and -0.0, which Clip does not"),
     "signs of zero behind": ("float[4] x", "float[4] y", "a = Clip(x, minus_two, six)  y = Max(a, zero)", "y", "Max or Min with zero decides between 0.0 and -0.0, which Clip does not"),
+    "two signs of zero": ("float[4] x", "float[4] y", "a = Min(x, zero)  y = Min(a, minus_zero)", "y", "Max or Min with zero decides between 0.0 and -0.0, which Clip does not"),
+    "bounds that others use": (
+        "float[4] x", "float[4] y, float[4] u, float[4] v", "between = Max(x, low)  y = Min(between, high)  u = Mul(x, low)  v = Mul(x, high)",
+        "y", "the bounds to store are larger than what they replace",
+    ),
+    "a large constant that stays": ("", "float[100] y", "a = Relu(table)  y = Min(a, six)", "y", "the bounds to store are larger than what they replace"),
     "constant of higher rank": ("float[4] x", "float[1,4] y", "a = Relu(x)  y = Max(a, ones)", "y", "its constant may enlarge the shape"),
     "half precision without Clip": ("float16[4] x", "float16[4] y", "a = Relu(x)  y = Min(a, half)", "y", "runtimes may have no Clip of FLOAT16 in opset 17"),
+    "half precision without an upper bound": ("float16[4] x", "float16[4] y", "a = Relu(x)  y = Clip(a, half)", "y", NEIGHBOURS),
+    "half precision without a lower bound": ("float16[4] x", "float16[4] y", "a = Relu(x)  y = Clip(a, , half)", "y", NEIGHBOURS),
 }  # fmt: skip
 
 
@@ -228,7 +250,8 @@ LEFT = {
 def test_leaves(case: str) -> None:
     inputs, outputs, nodes, site, reason = LEFT[case]
     weights = {name: np.float32(value) for name, value in (*VALUES.items(), ("nan", np.nan))}
-    weights |= {"ones": np.ones((1, 1), np.float32), "half": np.float16(6)}  # type: ignore[dict-item]
+    weights |= {"ones": np.ones((1, 1), np.float32), "half": np.float16(6), "table": np.zeros(100, np.float32)}  # type: ignore[dict-item]
+    weights |= {"low": np.ones(1, np.float32), "high": np.full(1, 6, np.float32)}  # type: ignore[dict-item]
     model = parse(f"g ({inputs}) => ({outputs}) {{ {nodes} }}", weights)
     assert assert_untouched(PASS, model) == {site: reason}
 
@@ -244,8 +267,45 @@ def test_what_is_no_clipping_is_not_mentioned() -> None:
     assert assert_untouched(PASS, model) == {}
     nan = parse("g (float[4] x) => (float[4] y) { a = Relu(x)  y = Max(a, c) }", c=np.float32(np.nan))
     assert assert_untouched(PASS, nan) == {}
-    custom = parse("g (float[4] x) => (float[4] y) { a = Relu(x)  y = custom.Relu(a) }")
-    assert assert_untouched(PASS, custom) == {}
+    for last in ("custom.Relu(a)", "Add(a, six)", "Div(six, a)", "Max(a, )", "Max(, a)"):
+        other = parse(f"g (float[4] x) => (float[4] y) {{ a = Relu(x)  y = {last} }}", six=np.float32(6))
+        assert assert_untouched(PASS, other) == {}
+
+
+def test_integers_have_one_zero() -> None:
+    model = parse(
+        "g (int32[4] x) => (int32[4] y) { a = Max(x, two)  y = Clip(a, minus_two, zero) }",
+        two=np.int32(2), minus_two=np.int32(-2), zero=np.int32(0),
+    )  # fmt: skip
+    outcome = assert_exact_after(PASS, model)
+    assert op_types(outcome.model) == ["Clip"] and set(outcome.model.graph.initializers) == {"zero"}
+
+
+def test_bounds_of_a_clip_are_scalars() -> None:
+    model = parse(
+        f"g (float[4] x) => (float[4] y) {{ {LONG} = Max(x, one)  y = Clip({LONG}, , six) }}",
+        one=np.ones(1, np.float32),
+        six=np.float32(6),
+    )
+    (clip,) = assert_exact_after(PASS, model).model.graph
+    low = constant(clip.inputs[1])
+    assert low is not None and low.shape == () and low == 1
+
+
+def test_an_unknown_rank_is_clipped_too() -> None:
+    model = parse(
+        f"g (float[n] x, int64[k] s) => (float y) {{ r = Reshape(x, s)  {LONG} = Relu(r)  b = Min(six, {LONG})  y = Neg(b) }}",
+        six=np.float32(6),
+    )
+    outcome = apply(PASS, model)
+    assert op_types(outcome.model) == ["Reshape", "Clip", "Neg"]
+    feed = {"x": np.array([-1, 3, 7, np.nan], np.float32), "s": np.array([2, 2])}
+    assert_identical(run(outcome.model, feed)[0], run(model, feed)[0])
+
+
+def test_a_constant_is_clipped_too() -> None:
+    model = parse("g () => (float[9] y) { a = Max(table, one)  y = Relu(a) }", table=(9,), one=np.float32(1))
+    assert op_types(assert_exact_after(PASS, model).model) == ["Max"]
 
 
 def test_a_bound_that_callers_may_override_is_not_constant() -> None:
@@ -284,8 +344,14 @@ def test_conforms_where_values_have_other_users() -> None:
     assert_conforms(PASS, models, must_fire=True)
 
 
-def test_types_that_are_no_numbers_of_its_kind_stay() -> None:
+@pytest.mark.parametrize("dtype", ["BFLOAT16", "INT4", "UINT4", "BOOL", "STRING", "COMPLEX64"])
+def test_types_that_are_no_numbers_of_its_kind_stay(dtype: str) -> None:
     model = parse("g (bfloat16[4] x) => (bfloat16[4] y) { a = Relu(x)  y = Relu(a) }", raw=True)
     for value in (*model.graph.inputs, *(o for n in model.graph for o in n.outputs)):
-        value.type, value.shape = ir.TensorType(ir.DataType.BFLOAT16), ir.Shape([4])
-    assert apply(PASS, model).rewritten == []
+        value.type, value.shape = ir.TensorType(ir.DataType[dtype]), ir.Shape([4])
+    assert assert_untouched(PASS, model) == {}
+
+
+def test_a_type_that_is_not_known_stays() -> None:
+    model = parse("g (float[4] x) => (float y) { a = custom.Op(x)  b = Relu(a)  c = Relu(b)  y = custom.Op(c) }")
+    assert assert_untouched(PASS, model) == {}

@@ -50,6 +50,12 @@ def test_a_permutation_that_is_not_given_reverses() -> None:
     assert perms(outcome.model) == [[2, 0, 1]]
 
 
+def test_a_dimension_of_one_that_comes_and_goes() -> None:
+    text = "g (float[n,4] x) => (float[4,m] y) { j = Reshape(x, s)  t = Transpose(j)  y = Reshape(t, u) }"
+    outcome = assert_equal_after(PASS, known(text, s=[-1, 1, 4], u=[4, -1]), symbols=(1, 3))
+    assert op_types(outcome.model) == ["Transpose"] and perms(outcome.model) == [[1, 0]]
+
+
 def test_nothing_is_left_where_nothing_moves() -> None:
     text = "g (float[2,3,4] x) => (float[2,3,4] y) { a = Neg(x)  j = Reshape(a, s)  t = Transpose<perm=[0,1]>(j)  r = Reshape(t, u)  y = Abs(r) }"
     outcome = assert_equal_after(PASS, known(text, s=[6, 4], u=[2, 3, 4]))
@@ -73,6 +79,9 @@ def test_computed_shapes_with_symbols() -> None:
         ("2,3,4,5", [6, 4, 5], [0, 2, 1], [2, 3, 4, 5]),  # the elements are not where the dimensions say
         ("2,3,4,5", [6, 20], [1, 0], [4, 5, 2, 3]),  # two are joined
         ("2,6,4,5", [4, 3, 4, 5], [0, 1, 3, 2], [2, 6, 5, 4]),  # not joined but regrouped
+        ("n,3,4,5", [-1, 4, 5], [0, 2, 1], [-1, 6, 5, 2]),  # -1 is not all that differs
+        ("n,3,4,5", [6, 4, 5], [0, 2, 1], [2, 3, 5, 4]),  # nothing else says that n is 2
+        ("n,3,4,5", [6, 4, 5], [0, 2, 1], [-1, 3, 5, 4]),
         ("2,3,4,5", [6, 4, 5], [0, 2, 1], [30, 4, 1, 1]),
     ],
 )

@@ -121,7 +121,7 @@ def test_conforms_also_where_others_use_what_is_between() -> None:
 
 
 def test_bounds_that_are_not_constant() -> None:
-    for given in ("int64[1] b", "int64[1] a"):
+    for given in ("int64[1] b", "int64[1] a", "int64[1] c"):
         name = given[-1]
         weights = {"a": _ints(1), "b": _ints(9), "c": _ints(2)}
         text = f"g (float[n] x, {given}) => (float y) {{ p = Slice(x, a, b)  q = Slice(p, c, b)  y = Neg(q) }}"

@@ -41,9 +41,16 @@ def test_an_unknown_type_and_other_domains_stay() -> None:
     assert outcome.rewritten == [] and outcome.skipped == {}
 
 
-def test_float8_stays() -> None:
-    model = parse("g (float[3] x, float8e4m3fn[1] l) => (float8e4m3fn[3] y) { y = CastLike(x, l) }", opset=19)
+@pytest.mark.parametrize("kind", ["float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"])
+def test_float8_stays(kind: str) -> None:
+    model = parse(f"g (float[3] x, {kind}[1] l) => ({kind}[3] y) {{ y = CastLike(x, l) }}", opset=19)
     assert "float8" in apply(PASS, model).skipped["y"]
+
+
+def test_how_to_round_stays_and_what_only_float8_has_goes() -> None:
+    text = 'g (float[3] x, int32[1] l) => (int32[3] y) { y = CastLike<saturate=0, round_mode="down">(x, l) }'
+    (node,) = apply(PASS, parse(text, opset=24)).model.graph
+    assert set(node.attributes) == {"to", "round_mode"} and node.attributes.get_string("round_mode") == "down"
 
 
 def test_in_a_body_with_a_captured_value() -> None:

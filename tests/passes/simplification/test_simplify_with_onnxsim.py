@@ -209,6 +209,32 @@ class TestWeights:
         outcome = apply(dataclasses.replace(PASS, weight_limit=0), parse(TWO_RELUS, w=(4, 4)))
         assert outcome.rewritten and not outcome.model.graph.initializers
 
+    @pytest.mark.parametrize("more", [("", ", float[4,4] w"), (", float[4,4] w", "")])
+    def test_a_left_out_weight_that_is_public_stays_though_no_node_uses_it(self, answer, more: tuple[str, str]) -> None:
+        def unused(proto: onnx.ModelProto) -> onnx.ModelProto:
+            found = _without_second_relu(proto)
+            found.graph.node[0].CopyFrom(onnx.helper.make_node("Abs", ["x"], [found.graph.node[0].output[0]]))
+            return found
+
+        answer(unused)
+        model = parse(TWO_RELUS.replace("] x", f"] x{more[0]}").replace("] y", f"] y{more[1]}"), w=(4, 4))
+        outcome = apply(dataclasses.replace(PASS, weight_limit=0), model)
+        assert outcome.rewritten and interface(outcome.model) == interface(model)
+        assert outcome.model.graph.initializers["w"].const_value is model.graph.initializers["w"].const_value
+
+    def test_those_of_bodies_are_not_left_out(self, answer) -> None:
+        asked = answer(_without_second_relu)
+        model = parse(
+            """g (bool c, float[n,4] x) => (float[n,4] y) { a = If (c) <
+            then_branch = t () => (float[n,4] p) { p = Add(x, w) },
+            else_branch = e () => (float[n,4] q) { q = Neg(x) }>  b = Relu(a)  y = Relu(b) }""",
+            w=(1, 4),
+        )
+        then = next(iter(model.graph)).attributes["then_branch"].as_graph()
+        then.register_initializer(model.graph.initializers.pop("w"))
+        outcome = assert_equal_after(dataclasses.replace(PASS, weight_limit=0), model)
+        assert outcome.rewritten and [value.name for value in asked[0].graph.input] == ["c", "x"]
+
     def test_the_limit_holds_for_many_weights_of_one_size(self) -> None:
         text = "g (float[4] x) => (float[4] y) { a = Add(x, c0)  b = Add(a, c1)  d = Add(b, c2)  y = Mul(d, s) }"
         weights = {"c0": (4,), "c1": (4,), "c2": (4,), "s": (1,)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from exactness_kit import assert_exact_after
 from pass_kit import assert_untouched, op_types, parse
 
@@ -25,7 +26,7 @@ def test_parts_of_an_unknown_rank_joined_again() -> None:
 def test_parts_of_an_unknown_rank_have_unknown_sizes() -> None:
     for axis in (-1, 1):
         text = UNKNOWN.format(f"c = Concat<axis={axis}>(r, r)  a, b = Split<axis={axis}>(c)  y = Neg(a)  z = Abs(b)")
-        assert not any("Split" in key for key in assert_untouched(PASS, parse(text)))
+        assert "not known to be" in assert_untouched(PASS, parse(text))["a"]
         text = UNKNOWN.format(f"c = Concat<axis={axis}>(r, r)  a = Slice(c, b, e, d)  y = Neg(a)  z = Abs(a)")
         weights = {"b": np.array([0]), "e": np.array([2]), "d": np.array([axis])}
         assert assert_untouched(PASS, parse(text, weights)) == {}
@@ -59,3 +60,47 @@ def test_nodes_without_inputs_or_producers() -> None:
         "g (float[2] x) => (float[4] y) { r = RandomNormal<shape=[2]>()  a, b = Split<axis=0>(x)  c = Concat<axis=0>(r, a, b)  y = Neg(c) }"
     )
     assert assert_untouched(PASS, model) == {}
+    model = parse(
+        """g (float[2] x, bool c) => (float[2] y) { l = Loop (, c, x) <body = b
+        (int64 i, bool d, float[2] s) => (bool e, float[2] t) { e = Not(d)  t = Neg(s) }>  y = Neg(l) }"""
+    )
+    assert assert_untouched(PASS, model) == {}
+
+
+def test_inputs_that_are_left_out() -> None:
+    model = parse(
+        "g (float[n,6] x) => (float y) { a, b = Split<axis=1>(x)  c = Concat<axis=1>(a, , b)  y = Neg(c) }", raw=True
+    )
+    assert assert_untouched(PASS, model) == {}
+    model = parse(
+        "g (float[n,2] p, float[n,2] q) => (float y, float z) { c = Concat<axis=1>(p, q)  a, b = Split<axis=1>(c)  y = Neg(a)  z = Abs(b) }"
+    )
+    model.graph[1].resize_inputs(2)
+    assert model.graph[1].inputs[1] is None
+    assert op_types(assert_exact_after(PASS, model).model) == ["Neg", "Abs"]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "c = Gather<axis=0>(p, i)  y = Slice(c, zero, two)",
+        "c = Concat<axis=0>(p, q)  y = ScatterElements(c, zero, two)",
+        "c = Concat<axis=0>(p, q)  y = custom.Slice(c, zero, two)",
+        "c = custom.Concat<axis=0>(p, q)  y = Slice(c, zero, two)",
+    ],
+)
+def test_only_a_slice_of_a_concat_picks_a_part(nodes: str) -> None:
+    model = parse(
+        f"g (int64[2] p, int64[2] q, int64[4] i) => (int64 y) {{ {nodes} }}", zero=np.array([0]), two=np.array([2])
+    )
+    assert assert_untouched(PASS, model) == {}
+
+
+def test_parts_of_too_small_a_rank() -> None:
+    text = (
+        "g (float[2] p, float[n,2] q) => (float y, float z) {{ c = Concat<axis=1>(p, q)  {}  y = Neg(a)  z = Abs(a) }}"
+    )
+    model = parse(text.format("a, b = Split<axis=1>(c)"))
+    assert "not known to be" in assert_untouched(PASS, model)["a"]
+    bounds = {"s": np.array([0]), "e": np.array([2]), "d": np.array([1])}
+    assert assert_untouched(PASS, parse(text.format("a = Slice(c, s, e, d)"), bounds)) == {}

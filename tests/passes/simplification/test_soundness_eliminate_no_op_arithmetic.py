@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from exactness_kit import assert_exact_after
 from pass_kit import apply, assert_untouched, op_types, parse
 
@@ -35,15 +36,24 @@ def test_types_that_are_not_known_are_not_the_same() -> None:
     assert assert_untouched(PASS, other) == {}
 
 
-def test_what_decides_an_and_of_opset_6_may_be_broadcast_otherwise() -> None:
+@pytest.mark.parametrize(("x", "axis", "c"), [((2, 3), ", axis=0", (2,)), ((1,), "", (1, 1))])
+def test_what_decides_an_and_of_opset_6_may_be_broadcast_otherwise(
+    x: tuple[int, ...], axis: str, c: tuple[int, ...]
+) -> None:
+    type_ = f"bool[{','.join(map(str, x))}]"
     model = parse(
-        "g (bool[2,3] x) => (bool[2,3] y) { a = And<broadcast=1, axis=0>(x, c)  y = Not(a) }",
-        c=np.zeros(2, bool),
+        f"g ({type_} x) => ({type_} y) {{ a = And<broadcast=1{axis}>(x, c)  y = Not(a) }}",
+        c=np.zeros(c, bool),
         opset=6,
         raw=True,
     )
     outcome = apply(PASS, model)
     assert outcome.rewritten == []
+
+
+def test_a_constant_without_elements_decides_nothing_but_an_and_or_or() -> None:
+    model = parse("g (float[1] x) => (float y) { a = Reshape(x, c)  y = Neg(a) }", c=np.zeros(0, np.int64))
+    assert assert_untouched(PASS, model) == {}
 
 
 def test_what_decides_must_be_at_least_as_large() -> None:

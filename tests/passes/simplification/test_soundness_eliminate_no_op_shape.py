@@ -21,6 +21,10 @@ STAY = {
     "tile of opset 5": ("Tile(x, r, a)", "float[n,m]", {"r": np.float32(1), "a": np.float32(0)}, 5),
     "transpose of what may be of size 1": ("Transpose<perm=[1,0]>(x)", "float[n,1]", {}, 17),
     "split into two": ("Split<axis=0>(x)", "float[4]", {}, 17),
+    "split into the first of two": ("Split<axis=0, num_outputs=2>(x)", "float[4]", {}, 18),
+    "slice of an axis that is not there": ("Slice(x, b, e, a)", "float[n,4]", {"b": [0], "e": [9], "a": [5]}, 17),
+    "concat of nothing": ('Concat<axis=0>("")', "float[n]", {}, 17),
+    "resize by no scales": ("Resize(x, , s)", "float[1,2,3,4]", {"s": np.zeros(0, np.float32)}, 17),
     "mean of all": ("ReduceMean<noop_with_empty_axes=0>(x)", "float[n,m]", {}, 18),
     "resize some axes to another size": (
         'Resize<mode="nearest", axes=[3,2]>(x, , , s)',
@@ -55,6 +59,7 @@ GO = {
     "resize from behind": ('Resize<mode="linear", axes=[-1]>(x, , , s)', "float[1,1,3,4]", {"s": [4]}, 18),
     "pad of some axes": ("Pad(x, p, , a)", "float[n,m]", {"p": [0, 0], "a": [1]}, 18),
     "slice of nothing": ("Slice(x, b, e, a)", "float[n,0]", {"b": [0], "e": [0], "a": [1]}, 17),
+    "slice without axes, with steps": ("Slice(x, b, e, , t)", "float[n,m]", {"b": [0], "e": [TO_END], "t": [1]}, 17),
     "slice of some by attributes": ("Slice<starts=[0], ends=[9], axes=[1]>(x)", "float[n,4]", {}, 9),
 }
 
@@ -62,7 +67,7 @@ GO = {
 def _between(case: tuple):
     operator, type_, weights, opset = case
     text = f"g ({type_} x0) => (float y) {{ x = Identity(x0)  z = {operator}  y = Identity(z) }}"
-    if "Split" in operator:
+    if "Split<axis=0>" in operator:
         text = text.replace("z = S", "z, z2 = S").replace("Identity(z)", "Add(z, z2)")
     return parse(text, constants(**weights), opset=opset)
 
@@ -111,7 +116,7 @@ def test_arguments_that_are_not_constant(case: str) -> None:
     assert assert_untouched(PASS, model) == {}
 
 
-RANKLESS = "g (float[n] x, int64[k] s) => (float y) {{ r = Reshape(x, s)  z = {}  y = Neg(z) }}"
+RANKLESS = "g (float[n] x, int64[k] s, int64[j] q) => (float y) {{ r = Reshape(x, s)  z = {}  y = Neg(z) }}"
 
 
 def test_inputs_of_unknown_rank() -> None:
@@ -126,13 +131,14 @@ def test_inputs_of_unknown_rank() -> None:
         "Slice(r, zero, four)",
         "Slice(r, negative, end)",
         "Resize(r, , , four)",
+        "Resize(r, , , q)",
     ):
         used = {name: value for name, value in weights.items() if name in operator}
         assert assert_untouched(PASS, parse(RANKLESS.format(operator), constants(**used))) == {}
     weights["nothing"] = []
     for operator in ("Transpose<perm=[0,1]>(r)", "Slice(r, zero, end)", "Expand(r, nothing)"):
         used = {name: value for name, value in weights.items() if name in operator}
-        feed = {"x": np.arange(4, dtype=np.float32), "s": np.array([2, 2])}
+        feed = {"x": np.arange(4, dtype=np.float32), "s": np.array([2, 2]), "q": np.array([0])}
         outcome = assert_exact_after(PASS, parse(RANKLESS.format(operator), constants(**used)), feeds=(feed,))
         assert op_types(outcome.model) == ["Reshape", "Neg"]
 
@@ -143,6 +149,7 @@ SIZED = "g (float[m,4] x, float[n] v) => (float y) {{ s = Shape(v)  z = {}  y = 
 def test_bounds_of_a_slice_that_are_dimensions() -> None:
     for operator, used in (
         ("Slice(x, s, end)", {"end": [TO_END]}),
+        ("Slice(x, s, end, one)", {"end": [TO_END], "one": [1]}),
         ("Slice(x, negative, end)", {"negative": [-3], "end": [TO_END]}),
         ("Slice(x, zero, s, s)", {"zero": [0]}),
         ("Slice(x, zero, end, zero, s)", {"zero": [0], "end": [TO_END]}),

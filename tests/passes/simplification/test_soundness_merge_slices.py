@@ -49,3 +49,24 @@ def test_an_unknown_rank_with_axes_counted_from_the_front() -> None:
     assert op_types(outcome.model) == ["Reshape", "Slice", "Neg"]
     back = {k: v for k, v in weights.items() if k not in ("c",)}
     assert "depends on its size" in assert_untouched(PASS, parse(text.format("d", "e"), back))["q"]
+
+
+def test_an_axis_from_behind_where_the_rank_is_known_before_or_after_the_first() -> None:
+    text = (
+        "g (float[n,m] x) => (float y{out}) {{ h = Abs(x)  p = Slice(h, a, b, a)  q = Slice(p, a, b, e)  y = Neg(q) }}"
+    )
+    weights = {"a": np.array([1]), "b": np.array([9]), "e": np.array([-2])}
+    feed = {"x": np.arange(132, dtype=np.float32).reshape(12, 11)}
+    # Before shapes are inferred only the input has one; of an output of the model nothing is believed.
+    for model in (
+        parse(text.format(out="").replace("h = Abs(x)  ", "").replace("(h,", "(x,"), weights, raw=True),
+        parse(text.format(out=", float[n,m] h"), weights),
+    ):
+        outcome = assert_exact_after(PASS, model, feeds=(feed,))
+        assert op_types(outcome.model)[-2:] == ["Slice", "Neg"] and op_types(outcome.model).count("Slice") == 1
+
+
+def test_an_axis_that_is_not_there() -> None:
+    text = "g (float[n,m] x) => (float y) { p = Slice(x, a, b, c)  q = Slice(p, a, b, c)  y = Neg(q) }"
+    model = parse(text, a=np.array([-2]), b=np.array([9]), c=np.array([2]))
+    assert "depends on its size" in assert_untouched(PASS, model)["q"]

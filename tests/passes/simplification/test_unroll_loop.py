@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from exactness_kit import assert_exact_after
-from pass_kit import apply, assert_equal_after, assert_untouched, op_types, parse, run
+from onnx.reference import ReferenceEvaluator
+from pass_kit import apply, assert_equal_after, assert_promises, assert_untouched, op_types, parse, run
 
 from irc.ir import size_on_disk
 from irc.passes.simplification import UnrollLoop
@@ -267,6 +268,113 @@ def test_nothing_gets_more_nodes() -> None:
     none = """g (float[2] x) => (float[2] y, float[2] z) { y, z = Loop (zero, yes, x, x) <
         body = b (int64 i, bool go, float[2] s, float[2] k) => (bool go, float[2] s, float[2] k) {  }> }"""
     assert assert_untouched(PASS, parse(none, WEIGHTS)) == {"y": "its outputs would need more nodes than it has"}
+
+
+THREE = "(int64 i, bool go, float[2] s, float[2] k, float[2] m)"
+COSTLY = {
+    "one computed value": (f"one, yes, x, x, x) <body = b {THREE} => (bool go, float[2] t, float[2] t, float[2] t) {{ t = Neg(s) }}>"),
+    "inputs of the model": (f"one, yes, x, a, c) <body = b {THREE} => (bool go, float[2] s, float[2] k, float[2] m) {{  }}>"),
+    "one first value": (f"one, yes, h, h, h) <body = b {THREE} => (bool go, float[2] s, float[2] s, float[2] s) {{  }}>"),
+    "one first value of a loop that never runs": (f"zero, yes, h, h, h) <body = b {THREE} => (bool go, float[2] s, float[2] k, float[2] m) {{  }}>"),
+    "a constant of the body": (f"one, yes, x, x, x) <body = b {THREE} => (bool go, float[2] w2, float[2] w2, float[2] t) <float[2] w2 = {{1, 2}}> {{ t = Neg(s) }}>"),
+    "condition with another use": (
+        f"one, yes, x, x, x) <body = b {THREE} => (bool on, float[2] t, float[2] t, float[2] t) {{ on = Not(go)  f = Cast<to=1>(on)  t = Add(s, f) }}>"
+    ),
+    "node of the condition with another output": (
+        f"""one, yes, x, x, x) <body = b {THREE} => (bool on, float[2] t, float[2] t, float[2] t) {{ on, t = If (go) <
+        then_branch = d () => (bool p, float[2] q) {{ p = Not(go)  q = Neg(x) }}, else_branch = e () => (bool r, float[2] v) {{ r = Identity(go)  v = Abs(x) }}> }}>"""
+    ),
+    "node of the condition with another use": (
+        f"""one, yes, x, x, x) <body = b {THREE} => (bool on, float[2] t, float[2] t, float[2] t) {{ on, o = If (go) <
+        then_branch = d () => (bool p, float[2] q) {{ p = Not(go)  q = Neg(x) }}, else_branch = e () => (bool r, float[2] v) {{ r = Identity(go)  v = Abs(x) }}>  t = Exp(o) }}>"""
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COSTLY)
+def test_two_outputs_that_need_an_identity_cost_more_than_the_loop(case: str) -> None:
+    source = f"g (float[2] x, float[2] a, float[2] c) => (float[2] y, float[2] z, float[2] u) {{ h = Exp(x)  y, z, u = Loop ({COSTLY[case]} }}"
+    model = parse(source, WEIGHTS, raw=True)
+    assert assert_untouched(PASS, model) == {"y": "its outputs would need more nodes than it has"}
+
+
+def test_a_node_of_the_condition_goes_with_outputs_that_nothing_uses() -> None:
+    model = parse(
+        f"""g (float[2] x) => (float[2] y, float[2] z, float[2] u) {{ y, z, u = Loop (one, yes, x, x, x) <
+        body = b {THREE} => (bool on, float[2] t, float[2] t, float[2] t) {{ t = Neg(s)  on, o = If (go) <
+        then_branch = d () => (bool p, float[2] q) {{ p = Not(go)  q = Neg(x) }}, else_branch = e () => (bool r, float[2] v) {{ r = Identity(go)  v = Abs(x) }}> }}> }}""",
+        WEIGHTS,
+    )
+    assert sorted(op_types(assert_exact_after(PASS, model).model)) == ["Identity", "Identity", "Neg"]
+
+
+def test_a_condition_that_is_carried_does_not_go() -> None:
+    model = parse(
+        """g (float[2] x) => (float[2] y, float[2] z, bool c, bool[r] all) { y, z, c, all = Loop (one, yes, x, x, yes) <
+        body = b (int64 i, bool go, float[2] s, float[2] k, bool f) => (bool on, float[2] t, float[2] t, bool on, bool on) { on = Not(f)  t = Neg(s) }> }""",
+        WEIGHTS,
+    )
+    assert assert_untouched(PASS, model) == {"y": "its outputs would need more nodes than it has"}
+
+
+def test_what_the_body_gives_of_its_own_number_and_condition() -> None:
+    model = parse(
+        """g (float[2] x) => (float[2] y, int64[r] all, bool c) { y, c, all = Loop (one, yes, x, no) <
+        body = b (int64 i, bool go, float[2] s, bool f) => (bool on, float[2] t, bool go, int64 i) { on = Not(f)  t = Mul(s, w) }> }""",
+        WEIGHTS,
+    )
+    outcome = apply(PASS, model)
+    assert_promises(PASS, model, outcome)
+    assert sorted(op_types(outcome.model)) == ["Identity", "Mul", "Unsqueeze"]
+    assert {name.partition("_")[0] for name in outcome.model.graph.initializers} >= {"i", "go"}, (
+        "called after what they were"
+    )
+    # ONNX Runtime counts on in the number that it has collected.
+    y, number, going = ReferenceEvaluator(ir.to_proto(outcome.model)).run(None, {"x": np.ones(2, np.float32)})
+    assert y.tolist() == [1, 2] and number.tolist() == [0] and going.shape == () and going
+
+
+def test_what_is_carried_may_be_of_unknown_shape_where_nothing_runs() -> None:
+    model = parse(
+        """g (float[n] x) => (float[n] y) { h = Loop (zero, yes, x) <
+        body = b (int64 i, bool go, float[k] s) => (bool on, float[m] t) { on = Not(go)  t = Concat<axis=0>(s, w) }>  y = Neg(h) }""",
+        WEIGHTS,
+    )
+    assert op_types(assert_exact_after(PASS, model).model) == ["Neg"]
+
+
+def _read_by(model: ir.Model, *names: str) -> list[ir.Value]:
+    return [node.inputs[0] for name in names for node in model.graph if node.outputs[0].name == name]
+
+
+def test_what_comes_out_keeps_what_is_known_of_it() -> None:
+    source = f"""g (float[2] x) => (float[2] y, float[r,2] z) {{ h, all = Loop (one, yes, x) <body = b {BODY} {{ {TURN} }}>
+        y = Neg(h)  z = Neg(all) }}"""
+    outcome = assert_exact_after(PASS, parse(source, WEIGHTS, raw=True))  # the types of h and all are not said
+    carried, collected = _read_by(outcome.model, "y", "z")
+    assert carried.dtype == collected.dtype == ir.DataType.FLOAT
+    assert collected.name.startswith("all") and collected.shape == [1, 2]
+    typed = parse(source, WEIGHTS)
+    loop = typed.graph[0]
+    loop.outputs[1].shape = ir.Shape(["r", 2])
+    for value in loop.attributes["body"].as_graph().outputs[1:]:
+        value.type = value.shape = None  # files need not say them
+    carried, collected = _read_by(apply(PASS, typed).model, "y", "z")
+    assert carried.dtype == collected.dtype == ir.DataType.FLOAT and collected.shape == ["r", 2]
+
+
+def test_empty_collections_are_called_after_the_output() -> None:
+    source = f"""g (float[2] x) => (float[r,2] z) {{ h, all = Loop (zero, yes, x) <body = b {BODY} {{ {TURN} }}>  z = Neg(all) }}"""
+    (empty,) = _read_by(assert_exact_after(PASS, parse(source, WEIGHTS)).model, "z")
+    assert empty.is_initializer() and empty.name.startswith("all")
+
+
+@pytest.mark.parametrize("unknown", ["type", "shape"])
+def test_empty_collections_need_type_and_rank(unknown: str) -> None:
+    source = f"g (float[2] x) => (float[r,2] all) {{ y, all = Loop (zero, yes, x) <body = b {BODY} {{ {TURN} }}> }}"
+    model = parse(source, WEIGHTS)
+    setattr(model.graph[0].attributes["body"].as_graph().outputs[2], unknown, None)
+    assert "not known" in assert_untouched(PASS, model)["y"]
 
 
 def test_conforms_where_values_have_other_users() -> None:
