@@ -91,7 +91,8 @@ class OperatorRule(Rule):
         """The predicate, asked of every node whose data and weight come out of DequantizeLinear."""
         for node in model.graph.all_nodes():
             if has_quantized_operands(node) and (reason := self.why_float(node)) is not None:
-                yield self.finding(node, f"{node.op_type} is quantized but runs in float: {reason}")
+                what = "does not pay" if self.effect == "slower" else "runs in float"
+                yield self.finding(node, f"{node.op_type} is quantized but {what}: {reason}")
 
 
 def is_dequantized(value: ir.Value | None) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.ir import constant
-from irc.target import Finding, OperatorRule, Rule, has_quantized_operands, operand_shape, stored_weight
+from irc.target import Finding, OperatorRule, Rule, has_quantized_operands, is_dequantized, operand_shape, stored_weight
 
 MIN_CHANNELS = 16
 
@@ -158,9 +158,16 @@ class BothOperandsAreQuantized(Rule):
                 node.op_type in ("Conv", "Gemm")
                 and stored_weight(node) is not None
                 and not has_quantized_operands(node)
+                and not _behind_quantized(node)
             ):
                 message = f"{node.op_type} has an int8 weight and a float input; quantize both or neither"
                 yield self.finding(node, message)
+
+
+def _behind_quantized(node: ir.Node) -> bool:
+    """Whether an operator's input is computed, by one operator, from a dequantized value: another rule's matter."""
+    between = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return between is not None and bool(between.inputs) and is_dequantized(between.inputs[0])
 
 
 class TransposedConvolutionIsFloat(OperatorRule):
@@ -179,6 +186,7 @@ class ConvolutionIsWide(OperatorRule):
 
     name = "convolution-is-wide"
     summary = "Depthwise convolutions are padded in int8, and those with fewer than 16 channels are not faster."
+    effect = "slower"
 
     def why_float(self, node: ir.Node) -> str | None:
         """Depthwise and narrow Conv."""

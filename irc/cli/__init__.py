@@ -1,7 +1,7 @@
 """The `irc` command: parses, calls the library, prints; every error is one line with its own exit code.
 
 Exit codes: 0 ok, 1 internal error, 2 usage, 3 budget missed (the best legal artifact was written), 4 bad model or data,
-5 `--require` unmet, 130 interrupted.
+5 `--require` unmet or lint findings, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from types import FrameType
 from typing import NoReturn
 
 COMMANDS = ("optimize", "inspect", "compare", "lint", "passes")
-EPILOG = """exit codes: 0 ok, 1 internal error, 2 usage, 3 budget missed, 4 bad model or data, 5 --require unmet, 130 interrupted
+EPILOG = """exit codes: 0 ok, 1 internal error, 2 usage, 3 budget missed, 4 bad model or data, 5 --require unmet or lint findings,
+130 interrupted
 
   irc optimize model.onnx                      lossless
   irc optimize model.onnx --data calib/        + static int8, calibrated, checked, measured

@@ -22,9 +22,8 @@ from irc.runner import difference
 from irc.runner.protocol import mapped, store
 from irc.runner.session import Feed, OpenSession
 
-INTEGER_AGREEMENT = 0.999
-# A multiple of the unit roundoff for what accumulates over the depth of a network; half precision accumulates in float.
-EPSILONS = {"float16": 8.0, "float32": 64.0, "float64": 64.0}
+INTEGER_AGREEMENT = difference.INTEGER_AGREEMENT
+EPSILONS = difference.EPSILONS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
