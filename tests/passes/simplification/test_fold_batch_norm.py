@@ -157,6 +157,11 @@ REASONS = {
         "it is in training mode",
         {"w": (4, 3, 3, 3)},
     ),
+    "training mode without the new statistics": (
+        "g (float[2,3,8,8] x) => (float[2,4,6,6] y) { h = Conv(x, w)  y = BatchNormalization<training_mode=1>(h, gamma, beta, mean, var) }",
+        "it is in training mode",
+        {"w": (4, 3, 3, 3)},
+    ),
     "activation between": (
         "g (float[1,3,8,8] x) => (float[1,4,6,6] y) { h = Conv(x, w)  r = Relu(h)  y = BatchNormalization(r, gamma, beta, mean, var) }",
         "its input is not a Conv, ConvTranspose, Gemm or MatMul",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
+import pytest
 from pass_kit import apply, assert_equal_after, assert_untouched, parse
 
 from irc.passes.simplification import InferShapes
+from irc.passes.simplification.infer_shapes import _changed
 
 PASS = InferShapes()
 SOURCE = "g (float[n,6] x) => (float[n,4] y) { h = MatMul(x, w)  y = Relu(h) }"
@@ -78,3 +82,33 @@ def test_dimensions_that_turn_out_equal_or_different_are_a_change() -> None:
         for node, rank, symbol in zip(model.graph, (1, 2, 2), symbols, strict=False):
             node.outputs[0].shape = ir.Shape([rank, symbol])
         assert apply(PASS, model).rewritten == ["<model>"]
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "changed"),
+    [
+        (None, None, False),
+        (None, [2], True),
+        ([2], None, True),
+        ([2], [2, 3], True),
+        ([2, 3], [2], True),
+        ([], None, True),
+        ([2, "n"], [2, "n"], False),
+        ([2, "n"], [2, "m"], True),
+        ([2, "unk__0"], [2, "unk__7"], False),
+        (["unk__0", "unk__0"], ["unk__7", "unk__7"], False),
+        (["unk__0", "unk__0"], ["unk__7", "unk__8"], True),
+        (["unk__0", "unk__1"], ["unk__7", "unk__7"], True),
+        (["unk__0"], ["n"], True),
+        (["n"], ["unk__0"], True),
+        (["unk__0"], [4], True),
+        ([4], ["unk__0"], True),
+        ([None], [None], False),
+    ],
+)
+def test_what_counts_as_a_change(was: list[Any] | None, now: list[Any] | None, changed: bool) -> None:
+    value = ir.Value(name="v", type=ir.TensorType(ir.DataType.FLOAT), shape=None if now is None else ir.Shape(now))
+    before = (value, value.type, None if was is None else ir.Shape(was))
+    assert _changed([before]) is changed
+    other = ir.Value(name="w", type=ir.TensorType(ir.DataType.INT64), shape=value.shape)
+    assert _changed([(other, value.type, None if was is None else ir.Shape(was))])
