@@ -285,6 +285,7 @@ class _Tracing:
         )
         if reference is not None:
             self._check_reference(reference)
+            _open_outputs(model, reference, kept)
         return traced
 
     def _run_once(self, module: torch.nn.Module) -> None:
@@ -405,6 +406,24 @@ class _Tracing:
                 raise ModelError(f"the traced model has an input {missing[0]!r} that no example gives")
             feeds.append(feed)
         return feeds
+
+
+def _open_outputs(model: ir.Model, reference: TensorReference, kept: Sequence[int]) -> None:
+    """Takes back sizes of outputs that the exporter declares and an example contradicts, as it does behind loops."""
+    if len(kept) != len(model.graph.outputs):
+        return
+    for value, place in zip(model.graph.outputs, kept, strict=True):
+        shapes = [array.shape for outputs in reference.values if (array := outputs[place]) is not None]
+        declared = value.shape
+        if declared is None or any(len(shape) != len(declared) for shape in shapes):
+            continue
+        wrong = [
+            axis
+            for axis, size in enumerate(declared)
+            if isinstance(size, int) and any(shape[axis] != size for shape in shapes)
+        ]
+        if wrong:
+            value.shape = ir.Shape([None if axis in wrong else size for axis, size in enumerate(declared)])
 
 
 def _takes_guards(program: torch.export.ExportedProgram) -> bool:

@@ -280,3 +280,11 @@ class TestPlaces:
     def test_on_onnx(self, text: str) -> None:
         with pytest.raises(UsageError, match=r"rewrites the graph of a PyTorch module, and m\.onnx is ONNX already"):
             split_fx(parse(text), traced=False, name="m.onnx")
+
+
+def test_entry_points_may_name_functions_and_torch_passes() -> None:
+    function = registry.Entry("my-dropout", f"{__name__}:remove_dropout", "somebody 1.0")
+    torch_pass = registry.Entry("theirs", f"{__name__}:RemoveDropoutPass", "somebody 1.0")
+    assert function.load()().name == "my-dropout" and torch_pass.load()(keep=2).name == "theirs"
+    with pytest.raises(UsageError, match="is not a class, nor a function"):
+        registry.Entry("wrong", f"{__name__}:EXAMPLES", "somebody 1.0").load()
