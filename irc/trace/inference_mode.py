@@ -45,18 +45,27 @@ def _depends_on_mode(module: torch.nn.Module) -> bool:
     )
 
 
-def set_program_to_inference(program: torch.export.ExportedProgram) -> tuple[torch.export.ExportedProgram, list[str]]:
+def set_program_to_inference(
+    program: torch.export.ExportedProgram, *, dropout_only: bool = False
+) -> tuple[torch.export.ExportedProgram, list[str]]:
     """A program whose batch normalizations and dropouts are those of inference, and the notes about what was changed.
 
     `batch_norm(..., training=True)` takes its running statistics, and no batch is counted; `dropout(x, p, train=True)` becomes
     `dropout(x, p, False)`. The program that is given stays as it is.
+
+    Args:
+        program: What was exported or captured.
+        dropout_only: Leave normalizations as they are: a module that is in inference mode asks for theirs by name.
     """
     from irc.trace.program_graph import lift, unlift
 
-    if not any(trains(node) for node in program.graph.nodes):
+    def is_meant(node: torch.fx.Node) -> bool:
+        return trains(node) and (not dropout_only or "dropout" in str(node.target))
+
+    if not any(is_meant(node) for node in program.graph.nodes):
         return program, []
     model = unlift(program)
-    found = [node for node in model.graph.nodes if trains(node)]
+    found = [node for node in model.graph.nodes if is_meant(node)]
     for node in found:
         place = _training_argument(node)
         assert place is not None
@@ -69,7 +78,8 @@ def set_program_to_inference(program: torch.export.ExportedProgram) -> tuple[tor
     names = [str(node.name) for node in found]
     shown = ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
     model.recompile()
-    note = f"{len(names)} operations were exported in training mode ({shown}); they are set to inference"
+    what = "operation runs" if len(names) == 1 else "operations run"
+    note = f"{len(names)} {what} in training mode whatever the mode of the module ({shown}); set to inference"
     return lift(model, program), [note]
 
 

@@ -46,7 +46,7 @@ class _State:
         self._plain = {key: value for key, value in vars(module).items() if _is_plain(value)}
         self._buffers = dict(module._buffers)
         self._values = {
-            key: (tensor._version, tensor.detach().clone())
+            key: tensor.detach().clone()
             for key, tensor in self._buffers.items()
             if tensor is not None and _is_dense(tensor)
         }
@@ -65,8 +65,9 @@ class _State:
                 module._buffers[key] = tensor
                 changed.append(key)
             if key in self._values and tensor is not None:
-                version, value = self._values[key]
-                if tensor._version != version and not torch.equal(tensor, value):
+                # Normalizations update their statistics without counting it as a version.
+                value = self._values[key]
+                if not torch.equal(tensor, value):
                     with torch.no_grad():
                         tensor.copy_(value)
                     changed.append(key)

@@ -282,3 +282,31 @@ def test_weights_that_are_shared_stay_shared_by_torchscript() -> None:
     sizes = [v.const_value.nbytes for v in found.model.graph.initializers.values() if v.const_value is not None]
     assert sum(sizes) < 1.2 * 200 * 64 * 4
     assert len(ir.to_proto(found.model).SerializeToString()) < 1.2 * 200 * 64 * 4
+
+
+class AlwaysTraining(nn.Module):
+    """Drops out, and normalizes by the batch, in whatever mode it is."""
+
+    def __init__(self, *, normalize: bool) -> None:
+        super().__init__()
+        self.norm, self.normalize = nn.BatchNorm1d(3), normalize
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.normalize:
+            return nn.functional.dropout(x, 0.5, training=True)
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        return nn.functional.batch_norm(x, mean, variance, training=True)
+
+
+def test_dropout_that_is_always_on_is_set_to_inference(tmp_path: Path) -> None:
+    module = AlwaysTraining(normalize=False).eval()
+    report = irc.optimize(module, example_inputs=torch.ones(4, 3), output=tmp_path / "m.onnx", **QUICK)
+    np.testing.assert_array_equal(run(report.output, torch.full((4, 3), 2.0))[0], np.full((4, 3), 2.0, np.float32))
+    assert any("1 operation runs in training mode whatever the mode" in note for note in report.notes)
+
+
+def test_statistics_of_the_batch_are_said_and_those_of_the_module_kept() -> None:
+    module = AlwaysTraining(normalize=True).eval()
+    found = trace(module, torch.rand(4, 3))
+    assert any("normalizes by the batch" in note for note in found.notes)
+    assert torch.equal(module.norm.running_mean, torch.zeros(3)) and torch.equal(module.norm.running_var, torch.ones(3))

@@ -17,7 +17,7 @@ from irc.trace import Traced, trace
 from irc.trace.example_inputs import Example
 from irc.trace.fx_manager import run_fx_passes
 
-EXAMPLES = images((2, 10), (3, 12))
+EXAMPLES = images((2, 10), (2, 10))
 
 
 def run(text: str, module: nn.Module | None = None, examples: Any = EXAMPLES) -> Traced:
