@@ -64,7 +64,7 @@ def _transpose(node: ir.Node, dims: Dimensions, opset: int) -> bool:
     perm = node.attributes.get_ints("perm", None)
     if perm is None:
         perm = None if before is None else range(len(before))[::-1]
-    if perm is None:
+    if perm is None or (before is not None and len(perm) != len(before)):
         return False
     # Axes of size 1 may trade places with each other.
     return all(axis == i or (before is not None and before[i] == 1) for i, axis in enumerate(perm))

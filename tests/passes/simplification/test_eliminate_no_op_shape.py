@@ -274,3 +274,9 @@ def test_bodies_and_captured_values() -> None:
     )
     outcome = assert_exact_after(PASS, model)
     assert op_types(outcome.model) == ["If", "Identity", "Neg", "Neg"] and initializer_names(outcome.model) == []
+
+
+def test_a_permutation_that_does_not_fit_is_left() -> None:
+    model = parse("g (float[1,2] x) => (y) { y = Transpose<perm=[0,1,2]>(x) }", raw=True)
+    outcome = apply(PASS, model)
+    assert outcome.rewritten == []
