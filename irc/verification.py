@@ -19,7 +19,7 @@ import onnx_ir as ir
 from irc.errors import DataError, RunnerError
 from irc.pass_base import Context, Contract
 from irc.runner import Feed, Runner
-from irc.runner.reference import Rules
+from irc.runner.tolerance import Rules
 
 MULTIPLE = 8.0
 # A candidate may take this many times the reference, and at least this many seconds, before it counts as hanging.

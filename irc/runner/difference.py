@@ -11,10 +11,6 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 CHUNK = 1 << 20
-INTEGER_AGREEMENT = 0.999
-"""Share of elements of an integer output computed from floats that must be equal."""
-EPSILONS = {"float16": 8.0, "float32": 64.0, "float64": 64.0}
-"""Multiples of the unit roundoff for what accumulates over the depth of a network; half precision accumulates in float."""
 
 
 def leaves(name: str, value: Any) -> Iterator[tuple[str, Array]]:

@@ -21,48 +21,7 @@ import numpy as np
 from irc.runner import difference
 from irc.runner.protocol import mapped, store
 from irc.runner.session import Feed, OpenSession
-
-INTEGER_AGREEMENT = difference.INTEGER_AGREEMENT
-EPSILONS = difference.EPSILONS
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What a comparison allows.
-
-    Attributes:
-        multiple: Multiple of the measured noise.
-        relative: Least relative error allowed, for models that compute in a coarser type than they return.
-        exact_outputs: Integer outputs that no float reaches: always compared exactly.
-    """
-
-    multiple: float = 8.0
-    relative: float = 0.0
-    exact_outputs: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The worst output of a comparison.
-
-    Attributes:
-        ok: Whether all outputs are within tolerance.
-        output: Name of the worst one.
-        error: Its largest absolute difference, or share of disagreeing elements for integers.
-        tolerance: What was allowed.
-        message: In words; "" if ok.
-    """
-
-    ok: bool
-    output: str = ""
-    error: float = 0.0
-    tolerance: float = 0.0
-    message: str = ""
-
-    @property
-    def severity(self) -> tuple[bool, float]:
-        """Orders comparisons from harmless to worst."""
-        return (not self.ok, self.error / self.tolerance if self.tolerance else self.error)
+from irc.runner.tolerance import EPSILONS, INTEGER_AGREEMENT, Comparison, Rules
 
 
 @dataclasses.dataclass

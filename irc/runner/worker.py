@@ -20,9 +20,10 @@ from typing import Any
 from irc.runner.difference import OutputDifference, leaves
 from irc.runner.portable import PortableModel
 from irc.runner.protocol import ConnectionClosed, receive, send
-from irc.runner.reference import Comparison, Reference, Rules
+from irc.runner.reference import Reference
 from irc.runner.session import Feed, OpenSession, open_session
 from irc.runner.stopwatch import take_turns
+from irc.runner.tolerance import Comparison, Rules
 
 PARENT_CHECK_SECONDS = 0.5
 Report = Callable[[float], None]

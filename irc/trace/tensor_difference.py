@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from irc.runner import difference
-from irc.runner.difference import EPSILONS, INTEGER_AGREEMENT
+from irc.runner.tolerance import EPSILONS, INTEGER_AGREEMENT
 from irc.trace.example_inputs import to_numpy
 from irc.trace.silence import quiet
 
