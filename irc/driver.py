@@ -220,7 +220,7 @@ def _run_file(path: Path, job: _Job, *, published_name: str | None, module: Modu
     sources = (path, *external_files(model))
     default = module.output if module is not None else default_output(path)
     output = request.output if request.output is not None else default
-    check_output(output, (*sources, *(module.files if module is not None else ())))
+    check_output(output, sources)
     digest = input_digest(sources)
     if plan is not None:
         plan.check_input(digest, path.name)

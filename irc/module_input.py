@@ -35,7 +35,6 @@ class ModuleInput:
     Attributes:
         path: The ONNX file, in a folder that is removed when the build is done.
         name: What the network is called.
-        files: Files that it was read from.
         output: Where the artifact goes unless something else is asked for.
         steps: The FX passes that ran.
         ledger: What they did.
@@ -46,7 +45,6 @@ class ModuleInput:
 
     path: Path
     name: str
-    files: tuple[Path, ...]
     output: Path
     steps: list[Step] = dataclasses.field(default_factory=list)
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
@@ -101,8 +99,8 @@ def traced_input(
     from irc.trace.module_source import open_source, source_files
 
     source = open_source(model)
-    files = source_files(source, request.example_inputs)
-    check_output(output or source.folder / f"{source.name}.irc.onnx", files)
+    default = source.folder / f"{source.name}.irc.onnx"
+    check_output(output or default, source_files(source, request.example_inputs))
     if output is None and not isinstance(model, str | Path):
         raise UsageError("a module in memory needs an output path: optimize(module, output='model.irc.onnx')")
     steps, _ = split_fx(recipe.steps, traced=True, name=source.name)
@@ -131,10 +129,7 @@ def traced_input(
         if request.verify and plan is None:
             request.progress(0.02, "comparing ONNX with the module")
             _compare(traced, path, request)
-        default = source.folder / f"{name}.irc.onnx"
-        found = ModuleInput(
-            path, name, files, default, steps, traced.ledger, traced.undone, traced.feeds, list(traced.notes)
-        )
+        found = ModuleInput(path, name, default, steps, traced.ledger, traced.undone, traced.feeds, list(traced.notes))
         del traced, source
         yield found
 

@@ -1,8 +1,15 @@
-"""Foreign exceptions in one line a user can read."""
+"""Pieces of messages: foreign exceptions in one line, the first of many names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _LONGEST = 300
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first three names in quotes, and dots if there are more."""
+    return ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def first_line(error: BaseException) -> str:

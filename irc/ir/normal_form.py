@@ -14,7 +14,7 @@ from irc.ir.copying import snapshot
 from irc.ir.data_files import check_entries
 from irc.ir.exporter_metadata import clean_metadata
 from irc.ir.functions import inline_functions
-from irc.ir.messages import first_line
+from irc.ir.messages import first_line, some_of
 from irc.ir.names import track, unique_name
 from irc.ir.origin import Provenance, add_note, provenance, record
 from irc.ir.single_assignment import repair_names
@@ -81,8 +81,7 @@ def read_proto(proto: onnx.ModelProto) -> ir.Model:
         raise ModelError(f"the model is damaged: {first_line(error)}; export or copy it again") from error
     record(model, Provenance())
     if repaired:
-        shown = ", ".join(repr(name) for name in repaired[:3]) + (", ..." if len(repaired) > 3 else "")
-        add_note(model, f"{len(repaired)} repeated names were made unique: {shown}")
+        add_note(model, f"{len(repaired)} repeated names were made unique: {some_of(repaired)}")
     return model
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from irc.errors import DataError, UsageError
-from irc.trace.example_inputs import Example
+from irc.trace.example_inputs import Example, tensor_form
 
 if TYPE_CHECKING:
     import torch
@@ -197,7 +197,7 @@ def _form(value: Any) -> str:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        return tensor_form(value)
     return type(value).__name__
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irc.errors import DataError, UsageError
+from irc.errors import DataError
 from irc.trace.module_source import load_object, one_line, user_code, user_line
 from irc.trace.module_state import state_kept
 
@@ -42,6 +42,13 @@ class Example:
         from torch.utils import _pytree as pytree
 
         return list(pytree.tree_leaves((self.args, self.kwargs)))
+
+    def copied(self) -> Example:
+        """The same call with tensors of its own, for a `forward` that writes into its inputs."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        return Example(*pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (self.args, self.kwargs)))
 
 
 def read_examples(given: Any, module: torch.nn.Module | None = None) -> list[Example]:
@@ -141,9 +148,9 @@ def run_module(
     from torch.utils import _pytree as pytree
 
     try:
-        args, kwargs = pytree.tree_map_only(torch.Tensor, _copied, (example.args, example.kwargs))
+        call = example.copied()
         with state_kept(function) as changed, torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
-            result = function(*args, **kwargs)
+            result = function(*call.args, **call.kwargs)
         if written is not None:
             written += [name for name in changed if name not in written]
     except Exception as error:
@@ -154,10 +161,6 @@ def run_module(
     return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
 
-def _copied(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().clone()
-
-
 def describe(example: Example) -> str:
     """The arguments in words: types and shapes."""
     texts = [_describe(value) for value in example.args]
@@ -165,35 +168,21 @@ def describe(example: Example) -> str:
     return ", ".join(texts)
 
 
+def tensor_form(tensor: torch.Tensor) -> str:
+    """Type and shape: "float32[2, 3]"."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
 def _describe(value: Any) -> str:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        return tensor_form(value)
     return (
         f"a {type(value).__name__}"
         if isinstance(value, Mapping | Sequence) and not isinstance(value, str)
         else repr(value)
     )
-
-
-def as_feed(names: Sequence[str], example: Example) -> Feed:
-    """The example as an ONNX session takes it.
-
-    Args:
-        names: Names of the tensor arguments, in the order of the leaves; those that the graph does not take are left out by
-            the caller.
-        example: The call.
-
-    Raises:
-        UsageError: If the example has another number of tensors than there are names.
-    """
-    import torch
-
-    tensors = [leaf for leaf in example.leaves() if isinstance(leaf, torch.Tensor)]
-    if len(tensors) != len(names):
-        raise UsageError(f"the examples differ: one has {len(tensors)} tensors, the traced one has {len(names)}")
-    return {name: to_numpy(tensor) for name, tensor in zip(names, tensors, strict=True)}
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

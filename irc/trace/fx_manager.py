@@ -17,7 +17,7 @@ from irc.pipeline import Step
 from irc.soundness import VerifierFactory
 from irc.trace.example_inputs import Example
 from irc.trace.fx_pass import tensor_bytes
-from irc.trace.program_graph import copy_graph, lift, output_names, unlift
+from irc.trace.program_graph import copy_graph, lift, output_names, output_node, unlift
 from irc.trace.tensor_difference import TensorReference
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class FxRepresentation:
 
     def __init__(self, program: torch.export.ExportedProgram, examples: Sequence[Example]) -> None:
         self._program = program
-        self._feeds = [_flat(example) for example in examples]
+        self._feeds = [example.leaves() for example in examples]
         self.start = unlift(program, copy_parameters=True)
         self._pristine = unlift(program)
 
@@ -126,7 +126,7 @@ class FxRepresentation:
             model.recompile()
         except Exception as error:
             raise ModelError(f"the FX graph is broken: {' '.join(str(error).split())[:200]}") from error
-        returned = next(node for node in reversed(model.graph.nodes) if node.op == "output").args[0]
+        returned = output_node(model).args[0]
         count = len(returned) if isinstance(returned, tuple | list) else 1
         if not isinstance(returned, tuple | list) or count != len(output_names(model)):
             raise ModelError(
@@ -166,7 +166,7 @@ class FxRepresentation:
     ) -> Iterator[tuple[Context, VerifierFactory | None]]:
         """A verifier on the example inputs; passes over FX graphs need nothing else."""
         if isinstance(verify, bool):
-            factory: Any = functools.partial(_verifier, self._feeds)
+            factory: Any = functools.partial(FxVerifier, feeds=self._feeds)
             yield ctx, factory if verify else None
         else:
             yield ctx, verify
@@ -210,10 +210,6 @@ class FxVerifier:
         return Verdict(True)
 
 
-def _verifier(feeds: Sequence[Sequence[Any]], start: fx.GraphModule) -> FxVerifier:
-    return FxVerifier(start, feeds)
-
-
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """What verification says of one graph.
@@ -232,7 +228,3 @@ def _outputs(model: fx.GraphModule, feed: Sequence[Any]) -> list[Any]:
 
     with torch.no_grad():
         return list(model(*feed))
-
-
-def _flat(example: Example) -> list[Any]:
-    return example.leaves()

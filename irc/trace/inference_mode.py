@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from irc.errors import ModelError
+from irc.ir.messages import some_of
 from irc.trace.module_source import user_code
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ def inference_mode(module: torch.nn.Module) -> Iterator[list[str]]:
     modes = [(inner, inner.training) for inner in module.modules()]
     notes = []
     if training := [name for name, inner in module.named_modules() if inner.training and _depends_on_mode(inner)]:
-        shown = ", ".join(repr(name) for name in training[:3]) + (", ..." if len(training) > 3 else "")
-        notes.append(f"{len(training)} layers were in training mode ({shown}); they are traced for inference")
+        notes.append(
+            f"{len(training)} layers were in training mode ({some_of(training)}); they are traced for inference"
+        )
     elif module.training:
         notes.append("the module was in training mode; it is traced for inference")
     try:
@@ -76,10 +78,9 @@ def set_program_to_inference(
         if _counts_batches(node):
             model.graph.erase_node(node)
     names = [str(node.name) for node in found]
-    shown = ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
     model.recompile()
     what = "operation runs" if len(names) == 1 else "operations run"
-    note = f"{len(names)} {what} in training mode whatever the mode of the module ({shown}); set to inference"
+    note = f"{len(names)} {what} in training mode whatever the mode of the module ({some_of(names)}); set to inference"
     return lift(model, program), [note]
 
 

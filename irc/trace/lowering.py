@@ -135,14 +135,12 @@ def lower_with_torchscript(
         ModelError: If it cannot be traced, an operation has no ONNX form, or nothing depends on the inputs.
     """
     import torch
-    from torch.utils import _pytree as pytree
 
     leaves = example.leaves()
     inputs = [name for name, leaf in zip(names, leaves, strict=True) if isinstance(leaf, torch.Tensor)]
     axes = _axes(inputs, names, leaves, shapes)
     # A forward that writes into its input writes into a copy.
-    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (example.args, example.kwargs))
-    example = Example(args, kwargs)
+    example = example.copied()
     buffer = io.BytesIO()
     size = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     options: dict[str, Any] = {

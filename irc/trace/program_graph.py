@@ -39,19 +39,20 @@ def output_node(graph_module: fx.GraphModule) -> fx.Node:
 
 def drop_outputs(graph_module: fx.GraphModule, names: list[str]) -> None:
     """Takes outputs away from the interface: the one way for a pass to say that it means to."""
-    node = output_node(graph_module)
-    kept = [i for i, name in enumerate(node.meta[_NAMES]) if name not in names]
-    node.args = (tuple(node.args[0][i] for i in kept),)  # type: ignore[index]
-    node.meta[_NAMES] = [node.meta[_NAMES][i] for i in kept]
+    _keep(graph_module, [i for i, name in enumerate(output_names(graph_module)) if name not in names])
 
 
 def keep_outputs(program: torch.export.ExportedProgram, places: list[int]) -> torch.export.ExportedProgram:
     """The program with some of its outputs only."""
     graph_module = unlift(program)
+    _keep(graph_module, places)
+    return lift(graph_module, program)
+
+
+def _keep(graph_module: fx.GraphModule, places: list[int]) -> None:
     node = output_node(graph_module)
     node.args = (tuple(node.args[0][place] for place in places),)  # type: ignore[index]
     node.meta[_NAMES] = [node.meta[_NAMES][place] for place in places]
-    return lift(graph_module, program)
 
 
 def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from irc.application import SiteKey
 from irc.errors import DataError, ModelError, UsageError
 from irc.expansion import as_steps
+from irc.ir.messages import some_of
 from irc.ledger import Ledger
 from irc.pass_base import Context
 from irc.pass_manager import OnFailure
@@ -231,8 +232,9 @@ class _Tracing:
                 "dicts (transformers: use_cache=False), or register the type with torch.utils.pytree"
             )
         if written:
-            shown = ", ".join(repr(name) for name in written[:3]) + (", ..." if len(written) > 3 else "")
-            self.notes.append(f"the module writes state when it runs ({shown}), which an ONNX model does not keep")
+            self.notes.append(
+                f"the module writes state when it runs ({some_of(written)}), which an ONNX model does not keep"
+            )
 
     def _stretch(self, shapes: Any) -> None:
         """With one example, makes another of other sizes, so that dynamic dimensions are compared with the module too."""
@@ -252,7 +254,7 @@ class _Tracing:
         self.examples = [*self.examples, other]
 
     def _note_training(self, program: torch.export.ExportedProgram) -> None:
-        """Says what does at inference what others do in training: dropout, or statistics of the batch, asked for by name."""
+        """Says which normalizations take the statistics of the batch at inference too, asked for by name."""
         names = [module_of(node) or str(node.name) for node in program.graph.nodes if trains(node)]
         if names:
             shown = ", ".join(repr(name) for name in dict.fromkeys(names[:3]))
@@ -283,7 +285,7 @@ class _Tracing:
         return program.module(check_guards=False) if _takes_guards(program) else program.module()
 
     def _reference(self, function: Any) -> TensorReference | None:
-        """Outputs of the module on all examples; running it first also says at once whether they fit."""
+        """Outputs of the module on all examples."""
         if not self.examples:
             self.notes.append("not compared with the module: there are no example inputs")
             return None
