@@ -55,6 +55,8 @@ class Request:
     limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
     verify: bool = True
     measure: bool = True
+    cache: bool = True
+    early_stop: float | None = None
     batch: int | None = None
     threads: int | None = None
     seed: int = 0
@@ -91,6 +93,8 @@ def optimize(
     limits: Mapping[str, int] | None = None,
     verify: bool = True,
     measure: bool = True,
+    cache: bool = True,
+    early_stop: float | None = None,
     batch: int | None = None,
     threads: int | None = None,
     seed: int = 0,
@@ -126,6 +130,9 @@ def optimize(
         limits: At most this many sites per pass name.
         verify: Whether lossless passes are verified on real inputs.
         measure: Whether latency is measured.
+        cache: Whether statistics are kept for the next build, and taken from an earlier one; see `irc.calibration.cache`.
+        early_stop: Calibrate on fewer samples where more of them change nothing: stop at 32, 64, 128, ... samples if the
+            second half of them widened no range by more than this share. Default: every sample counts.
         batch: Batch size of the latency measurement; default that of the data.
         threads: Threads of the runtime; default all cores.
         seed: Seed of random choices.
@@ -159,6 +166,8 @@ def optimize(
         limits=dict(limits or {}),
         verify=verify,
         measure=measure,
+        cache=cache,
+        early_stop=early_stop,
         batch=batch,
         threads=threads,
         seed=seed,
@@ -306,6 +315,8 @@ def _check_request(request: Request) -> None:
             raise UsageError(
                 f"--plan replays decisions already made; leave out {', '.join('--' + n.replace('_', '-') for n in clashing)}"
             )
+    if request.early_stop is not None and not 0 <= request.early_stop < 1:
+        raise UsageError(f"early_stop is {request.early_stop}; it must be a share from 0 to below 1, such as 0.01")
     if request.recipe is not None and request.level is not None:
         raise UsageError("give either a recipe or a level; a recipe can say 'extends: O2'")
     if request.metric is not None and request.data is None:

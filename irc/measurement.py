@@ -14,14 +14,18 @@ import onnx_ir as ir
 from irc.calibration import (
     DataSource,
     Feed,
+    Observable,
+    Observations,
     Sample,
     StatisticRequest,
     Statistics,
     collect,
+    observe,
     open_data,
     runnable_feeds,
     take,
 )
+from irc.calibration.cache import StatisticsCache, digest_of_data, digest_of_model, statistics_key
 from irc.coverage import Coverage
 from irc.errors import DataError, RunnerError, UsageError
 from irc.ir import weight_bytes
@@ -73,6 +77,7 @@ class Measurement:
         self._path, self._model, self._request, self._runner = path, model, request, runner
         self._planned = planned
         self._sweeps: list[_Sweep] = []
+        self._data_digest: str | None = None
         self._first: list[Sample] | None = None
         self._generated: list[Feed] | None = list(examples[:LATENCY_SAMPLES]) or None
         self.notes: list[str] = []
@@ -161,20 +166,54 @@ class Measurement:
     # -- statistics -----------------------------------------------------------------------------------------------
 
     def collect(self, model: ir.Model, requests: Sequence[StatisticRequest]) -> Statistics:
-        """Statistics over all samples; those already known for the same model are not collected again."""
+        """Ranges over all samples; those already known for the same model are not collected again."""
         names = {request.value_name for request in requests}
+        observer = next((request.observer.text for request in requests), "")
         structure = _structure(model)
         if self._planned is not None:
-            return _planned_statistics(self._planned, structure, names)
+            return _planned_statistics(self._planned, structure, observer, names)
         if self.source is None:
             raise UsageError("calibration needs data; give --data")
         tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
         for sweep in self._sweeps:
-            if sweep.is_of(structure, tensors) and names <= _known(sweep.statistics):
+            same = sweep.is_of(structure, tensors) and sweep.statistics.observer == observer
+            if same and names <= _known(sweep.statistics):
                 return sweep.statistics
-        statistics = collect(self._runner, model, self.source, requests, progress=self._request.progress)
+        statistics = collect(
+            self._runner, model, self.source, requests, gather=lambda observables: self.observe(model, observables)
+        )
         self._sweeps.append(_Sweep(structure, tensors, statistics))
+        if statistics.samples < statistics.available:
+            self.notes.append(f"calibration stopped early: {statistics.samples} of {statistics.available} samples used")
         return statistics
+
+    def observe(self, model: ir.Model, observables: Sequence[Observable]) -> Observations:
+        """Statistics over all samples, from the cache if an earlier build gathered them.
+
+        Raises:
+            UsageError: If there is no data.
+            DataError: If a value is not finite on some sample, or the model does not run on it.
+        """
+        request, source = self._request, self.source
+        if source is None:
+            raise UsageError("calibration needs data; give --data")
+        cache = StatisticsCache.default() if request.cache else None
+        key = ""
+        if cache is not None and observables:
+            request.progress(0.0, "looking for known statistics")
+            stop = request.early_stop
+            if self._data_digest is None:
+                self._data_digest = digest_of_data(source, ordered=stop is not None)
+            key = statistics_key(digest_of_model(model), self._data_digest, observables, early_stop=stop)
+            if (known := cache.get(key)) is not None:
+                request.progress(1.0, f"statistics of {known.samples} samples are known from an earlier build")
+                return known
+        found = observe(
+            self._runner, model, source, observables, progress=request.progress, early_stop=request.early_stop
+        )
+        if cache is not None and key:
+            cache.put(key, found)
+        return found
 
     # -- the artifact -----------------------------------------------------------------------------------------------
 
@@ -281,13 +320,14 @@ def _known(statistics: Statistics) -> set[str]:
     return statistics.ranges.keys() | statistics.missing.keys()
 
 
-def _planned_statistics(planned: Mapping[str, Any], structure: str, names: set[str]) -> Statistics:
-    """The sweep of a plan over the same model that holds what is asked.
+def _planned_statistics(planned: Mapping[str, Any], structure: str, observer: str, names: set[str]) -> Statistics:
+    """The sweep of a plan over the same model, by the same observer, that holds what is asked.
 
     A pipeline may calibrate more than once, and the same value then has a range in each of the models.
     """
     try:
         sweeps = [Statistics.from_dict(sweep) for sweep in planned.get("sweeps", []) if sweep.get("model") == structure]
+        sweeps = [sweep for sweep in sweeps if not names or sweep.observer == observer]
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise UsageError(f"the statistics of the plan are damaged: {error}; build again without --plan") from error
     for statistics in sweeps:

@@ -6,7 +6,7 @@ Reductions are appended to a copy of the model and become its only outputs, join
     output = Concat(r_0, r_1, ...)      [number of reductions, 1]
 
 Flatten to [1, n] moves no data and works for every rank, and a full reduction is what the runtime's CPU kernels do
-fastest.
+fastest. A value in the body of an If, Loop or Scan is reduced in the body, each time it runs; see `outlets`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from irc.calibration.outlets import Combination, Outlets
 from irc.errors import ModelError
-from irc.ir import refresh_shapes, remove_dead, snapshot, unique_name
+from irc.ir import bodies, refresh_shapes, remove_dead, snapshot, unique_name
 
 Reduction = Literal["ReduceMin", "ReduceMax", "ReduceSum", "ReduceSumSquare"]
 
@@ -51,12 +52,7 @@ class ReducedModel:
                 refresh_shapes(self.model)
             self._values = _values(graph)
         self.order = {name: position for position, name in enumerate(self._values)}
-        self._inner = {
-            value.name
-            for body in graph.subgraphs()
-            if body is not graph
-            for value in (*body.inputs, *body.initializers.values(), *(v for node in body for v in node.outputs))
-        }
+        self._outlets = Outlets(self.model)
         self._flat: dict[str, ir.Value] = {}
         self._columns: dict[ir.DataType, list[ir.Value]] = {ir.DataType.FLOAT: [], ir.DataType.DOUBLE: []}
         self._slots: list[tuple[ir.DataType, int]] = []
@@ -68,10 +64,7 @@ class ReducedModel:
         """The floating-point value called `name`; None, with the reason in `missing`, if it cannot be observed."""
         value = self._values.get(name)
         if value is None:
-            inner = name in self._inner
-            self.missing[name] = (
-                "it is inside the body of an If, Loop or Scan" if inner else "the model has no such value"
-            )
+            self.missing[name] = "the model has no such value"
         elif value.type is not None and not isinstance(value.type, ir.TensorType):
             self.missing[name] = "it is not a tensor"
         elif value.dtype is not None and value.dtype not in {ir.DataType.UNDEFINED, *_WIDE, *_NARROW}:
@@ -88,7 +81,13 @@ class ReducedModel:
         dtype = _WIDE.get(value.dtype or ir.DataType.FLOAT, ir.DataType.FLOAT)
         column = self._columns[dtype]
         self._slots.append((dtype, len(column)))
-        column.append(self._append(op_type, [flat], keepdims=1))
+        number = self._append(op_type, [flat], keepdims=1)
+        number.type, number.shape = ir.TensorType(dtype), ir.Shape([1, 1])
+        how: Combination = "ReduceSum" if op_type == "ReduceSumSquare" else op_type
+        column.append(self._outlets.lead_out(number, how, self._again))
+
+    def _again(self, numbers: ir.Value, how: Combination) -> ir.Value:
+        return self._append(how, [self._append("Flatten", [numbers], axis=0)], keepdims=1)
 
     def count_nan(self, value: ir.Value) -> None:
         """Counts the elements of a value that are NaN."""
@@ -127,17 +126,20 @@ class ReducedModel:
         columns = {dtype: outputs[name].astype(np.float64).reshape(-1) for dtype, name in self._outputs.items()}
         return np.array([columns[dtype][position] for dtype, position in self._slots], np.float64)
 
-    def _append(self, op_type: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
+    def _append(self, op_type: str, inputs: list[ir.Value], **attributes: int | list[int]) -> ir.Value:
         name = unique_name(self.model, f"irc.{op_type}")
-        node = ir.Node(
-            "", op_type, inputs, [ir.AttrInt64(k, v) for k, v in attributes.items()], num_outputs=1, name=name
-        )
+        given = [ir.AttrInt64s(k, v) if isinstance(v, list) else ir.AttrInt64(k, v) for k, v in attributes.items()]
+        node = ir.Node("", op_type, inputs, given, num_outputs=1, name=name)
         node.outputs[0].name = name
-        self.model.graph.append(node)
+        self._outlets.innermost(inputs).append(node)
         return node.outputs[0]
 
 
 def _values(graph: ir.Graph) -> dict[str, ir.Value]:
-    """Values of the main graph by name, in the order of execution."""
-    named = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
-    return {value.name: value for value in named if value.name}
+    """Values by name, in the order of execution; those of a body stand before what its node gives."""
+    found = {value.name: value for value in (*graph.inputs, *graph.initializers.values()) if value.name}
+    for node in graph:
+        for body in bodies(node):
+            found |= _values(body)
+        found |= {value.name: value for value in node.outputs if value.name}
+    return found

@@ -66,6 +66,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random choices (0)")
     parser.add_argument("--no-verify", action="store_true", help="do not verify lossless passes on real inputs")
     parser.add_argument("--no-measure", action="store_true", help="do not measure latency")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="calibrate anew, and keep no statistics for later builds"
+    )
+    parser.add_argument(
+        "--early-stop",
+        metavar="SHARE",
+        help="calibrate on fewer samples once more of them widen no range by more than SHARE, for example 1%%",
+    )
     parser.add_argument("--print-pipeline", action="store_true", help="print the pipeline as it would run, and stop")
     parser.add_argument(
         "--dump-after",
@@ -138,6 +146,8 @@ def _optimize(args: argparse.Namespace, target: str | None, output: str | None, 
         limits=_limits(args.limit),
         verify=not args.no_verify,
         measure=not args.no_measure,
+        cache=not args.no_cache,
+        early_stop=_share(args.early_stop),
         batch=args.batch,
         threads=args.threads,
         seed=args.seed,
@@ -199,6 +209,20 @@ def _limits(texts: list[str]) -> dict[str, int]:
             raise UsageError(f"--limit {text!r} is malformed; write PASS=N")
         limits[name] = int(count)
     return limits
+
+
+def _share(text: str | None) -> float | None:
+    from irc.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        share = float(text.strip().removesuffix("%")) / (100 if "%" in text else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise UsageError(f"--early-stop is {text!r}; write a share such as 1% or 0.01")
+    return share
 
 
 def _number(text: str | None) -> float | None:

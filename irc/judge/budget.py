@@ -7,6 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from irc.byte_size import parse_bytes
 from irc.errors import UsageError
 from irc.report.console import human_bytes
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from irc.latency import LatencyComparison
 
 _DROP = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%|pts?|)\s*\Z")
-_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(?:([kKMGT]?)(i?)B?)\s*\Z")
-_PREFIXES = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +150,4 @@ def parse_size(text: str | int) -> int:
     Raises:
         UsageError: If the text has another form or is zero.
     """
-    match = _SIZE.match(str(text))
-    size = 0
-    if match is not None:
-        size = int(float(match[1]) * (1024 if match[3] else 1000) ** _PREFIXES[match[2]])
-    if size <= 0:
-        raise UsageError(f"--target-size is {text!r}; write bytes with a unit such as 5MB or 300KiB")
-    return size
+    return parse_bytes(text, "--target-size")

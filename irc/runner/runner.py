@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from irc.errors import RunnerError
 from irc.runner.difference import OutputDifference
+from irc.runner.observation import Observation
 from irc.runner.portable import PortableModel, SpilledWeight, WeightStore
 from irc.runner.process import WorkerProcess
 
@@ -167,6 +168,24 @@ class Runner:
         )
         return times
 
+    def observe(self, observation: str, exponents: Mapping[str, int]) -> None:
+        """Takes the outputs that the last `Opened.fetch` kept into the accumulators of an observation.
+
+        Args:
+            observation: As given to `fetch`.
+            exponents: Outputs that are float16 codes of `x * 2^exponent`, for histograms; the others are summed.
+        """
+        self.process.call("observe", observation, dict(exponents))
+
+    def observed(self, observation: str) -> Observation:
+        """What an observation gave; it is gone from the process then.
+
+        Raises:
+            RunnerError: If the process died since.
+        """
+        found: Observation = self.process.call("observed", observation)
+        return found
+
     def portable(
         self, model: ir.Model | Path | str, extra_outputs: Sequence[str] = ()
     ) -> tuple[PortableModel | str, list[SpilledWeight]]:
@@ -252,6 +271,20 @@ class Opened:
         """
         names = list(outputs) if outputs is not None else None
         result: dict[str, Any] = self._runner.process.call("run", self.handle, feed, names)
+        return result
+
+    def fetch(self, feed: Feed, observation: str, kept: Sequence[str]) -> dict[str, Any]:
+        """Runs one feed; some outputs stay in the process until `Runner.observe` takes them.
+
+        Args:
+            feed: Every input, exactly as a session takes it.
+            observation: Any name for what is being observed.
+            kept: Outputs that stay; the others are returned.
+
+        Raises:
+            RunnerError: If the runtime refuses the feed, or dies (`crashed`).
+        """
+        result: dict[str, Any] = self._runner.process.call("fetch", self.handle, feed, observation, list(kept))
         return result
 
     def runtime_graph(self) -> list[RuntimeNode]:

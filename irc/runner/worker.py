@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from irc.runner.difference import OutputDifference, leaves
+from irc.runner.observation import Observation
 from irc.runner.portable import PortableModel
 from irc.runner.protocol import ConnectionClosed, receive, send
 from irc.runner.reference import Reference
@@ -40,6 +41,7 @@ class Worker:
         self._report = report
         self._sessions: dict[int, OpenSession] = {}
         self._references: dict[str, Reference] = {}
+        self._observations: dict[str, Observation] = {}
         self._last = 0
 
     def open(
@@ -59,6 +61,21 @@ class Worker:
     def run(self, handle: int, feed: Feed, outputs: list[str] | None) -> dict[str, Any]:
         """Runs one feed; returns outputs by name."""
         return self._sessions[handle].run(feed, outputs)
+
+    def fetch(self, handle: int, feed: Feed, observation: str, kept: list[str]) -> dict[str, Any]:
+        """Runs one feed; outputs named in `kept` wait for `observe`, the others are returned."""
+        outputs = self._sessions[handle].run(feed)
+        found = self._observations.setdefault(observation, Observation())
+        found.waiting = {name: outputs.pop(name) for name in kept}
+        return outputs
+
+    def observe(self, observation: str, exponents: dict[str, int]) -> None:
+        """Takes what waits into the observation: codes at a scale into histograms, other arrays into sums."""
+        self._observations[observation].take(exponents)
+
+    def observed(self, observation: str) -> Observation:
+        """What was observed; forgotten here."""
+        return self._observations.pop(observation).finished()
 
     def runtime_graph(
         self, model: PortableModel | str, threads: int | None, folder: str

@@ -11,21 +11,22 @@ y = Gather(T, ids)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar
 
 import onnx_ir as ir
 
-from irc.calibration import StatisticRequest
+from irc.calibration import Observer, StatisticRequest, Statistics, observer_for
+from irc.calibration.observers import Calibrator
 from irc.errors import UsageError
 from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip
-from irc.passes.quantization import placement
+from irc.passes.quantization import existing, offers, placement
 from irc.passes.quantization.gemm import integer_bias
 from irc.passes.quantization.local_error import local_errors
 from irc.passes.quantization.table import quantize_table
-from irc.passes.quantization.workspace import Workspace, drop_if_unused
-from irc.target import Target, is_dequantized
+from irc.passes.quantization.workspace import Workspace, drop_if_unused, graph_of
+from irc.target import QuantizationStyle, Target, is_dequantized
 
 FACT = "opset-13"
 
@@ -39,18 +40,30 @@ class Quantize(Pass):
     Source: Jacob et al. 2018, arXiv:1712.05877, for the arithmetic; placement is the target's.
 
     Attributes:
-        calibrator: How a range is taken from the data: "min-max".
+        calibrator: How a range is taken from the data: "min-max" covers everything, "mean" what an average sample
+            covers, "percentile" leaves out the largest magnitudes, "entropy" keeps most information, "mse" has the
+            least squared error.
+        percentile: For "percentile", share of the elements that the range covers, in percent.
         embeddings: Whether tables of Gather are stored as int8.
         joining: Whether Add, pooling and the like become integer between integer operators.
+        products: Whether attention products (MatMul of two activations) become integer. Measured on ONNX Runtime with
+            VNNI, both quantizers included: 1.2 times the float speed with 128 tokens, 1.2 to 1.3 with 512, 0.95
+            with 49. The probabilities behind Softmax get 256 levels; off unless asked for.
     """
 
     name: ClassVar[str] = "quantize"
     contract: ClassVar[Contract] = Contract.APPROXIMATE
     requires: ClassVar[tuple[str, ...]] = ("batch-norm-folded", FACT, "shapes-known")
 
-    calibrator: Literal["min-max"] = "min-max"
+    calibrator: Calibrator = "min-max"
+    percentile: float = 99.99
     embeddings: bool = True
     joining: bool = True
+    products: bool = False
+
+    def __post_init__(self) -> None:
+        if not 50 < self.percentile <= 100:
+            raise ValueError(f"percentile is {self.percentile}; it must be above 50 and at most 100")
 
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
         """Yields weighted operators, lookups, and operators whose inputs are all integers by the time they are reached.
@@ -60,40 +73,54 @@ class Quantize(Pass):
         """
         if ctx.target is None or ctx.collect is None:
             raise UsageError("quantize: needs a target and data; give --data, or use quantize-weights")
+        if (reason := existing.why_left_alone(model)) is not None:
+            yield Skip(None, reason)
+            return
         target, main = ctx.target, model.graph
-        style = target.quantization
         plans = self._plans(main, target)
-        wanted = dict.fromkeys(name for _, _, names in plans for name in names)
-        statistics = ctx.collect(model, [StatisticRequest(name) for name in wanted])
-        work = Workspace(main, style, statistics)
-        for node, kind, names in plans:
+        wanted = dict.fromkeys(value for _, _, values in plans for value in values)
+        observer = self._observer(target.quantization)
+        requests = [
+            # Of a value in a body only single numbers are observed, each time the body runs.
+            StatisticRequest(value.name or "", observer) if value.graph is main else StatisticRequest(value.name or "")
+            for value in wanted
+        ]
+        statistics = ctx.collect(model, requests)
+        unknown = _without_range(wanted, statistics, main)
+        work = Workspace(main, target.quantization, statistics)
+        offering = offers.offering(model)
+        for node, kind, values in plans:
+            reason = next((unknown[value] for value in values if value in unknown), None)
             if isinstance(kind, Skip):
                 yield kind
-                continue
-            for name in names:
-                if statistics.get(name) is None:
-                    why = statistics.missing.get(name, "no sample gave it an element")
-                    yield Skip(node, f"{name!r} has no calibrated range: {why}")
-                    break
-            else:
-                if kind == "join":
-                    if _can_join(node, work, target):
-                        yield Site(node, (_join, work))
-                elif kind == "residual":
-                    if _skip_branch(node, work) is not None:
-                        yield Site(node, (_quantize_skip_branch, work))
-                else:
-                    yield Site(node, (_lookup if kind == "table" else _weighted, work))
+            elif reason is not None:
+                yield Skip(node, reason)
+            elif (site := self._site(node, kind, work, target)) is not None:
+                offering.add(site.id)
+                yield site
 
-    def _plans(self, main: ir.Graph, target: Target) -> list[tuple[ir.Node, str | Skip, list[str]]]:
-        """Every candidate in graph order: what to do there, and the values whose ranges that takes."""
+    @staticmethod
+    def _site(node: ir.Node, kind: str, work: Workspace, target: Target) -> Site | None:
+        """A site; None where an operator would only join and does not find its inputs quantized."""
+        if kind == "join":
+            return Site(node, (_join, work)) if _can_join(node, work, target) else None
+        if kind == "residual":
+            return Site(node, (_quantize_skip_branch, work)) if _skip_branch(node, work) is not None else None
+        return Site(node, (_REWRITES[kind], work))
+
+    def _plans(self, main: ir.Graph, target: Target) -> list[tuple[ir.Node, str | Skip, list[ir.Value]]]:
+        """Every candidate in graph order, in bodies too: what to do there, and the values whose ranges that takes."""
         style = target.quantization
-        plans: list[tuple[ir.Node, str | Skip, list[str]]] = []
+        plans: list[tuple[ir.Node, str | Skip, list[ir.Value]]] = []
         for node in main.all_nodes():
             if node.domain != "" or not node.inputs:
                 continue
             if node.op_type in style.weighted or node.op_type == "ConvTranspose":
                 if placement.is_product(node):
+                    if self.products:
+                        reason = placement.why_not_product(node, main)
+                        found = [] if reason else [v for v in node.inputs if v is not None]
+                        plans.append((node, Skip(node, reason) if reason else "product", found))
                     continue
                 reason = placement.why_not_weighted(node, target, main)
                 if reason is None and node.op_type not in style.weighted:
@@ -104,16 +131,25 @@ class Quantize(Pass):
                 values = [node.inputs[0]]
                 if node.op_type in style.needs_output:
                     values.append(placement.fused_output(node, style))
-                plans.append((node, "weighted", [v.name for v in values if v is not None and v.name]))
+                plans.append((node, "weighted", [v for v in values if v is not None]))
             elif self.embeddings and style.embeddings and placement.is_table_lookup(node):
                 reason = placement.why_not_table(node, main)
                 plans.append((node, Skip(node, reason) if reason else "table", []))
-            elif self.joining and node.graph is main:
+            elif self.joining:
                 if node.op_type in style.joining and self._may_join(node, target, main):
-                    plans.append((node, "join", [placement.fused_output(node, style).name or ""]))
+                    plans.append((node, "join", [placement.fused_output(node, style)]))
                 elif style.residual and node.op_type == "Add":
                     plans.append((node, "residual", []))
         return plans
+
+    def _observer(self, style: QuantizationStyle) -> Observer:
+        lowest, highest = style.quantized_range
+        return observer_for(
+            self.calibrator,
+            percentile=self.percentile,
+            levels=highest - lowest + 1,
+            symmetric=style.activation == "int8",
+        )
 
     @staticmethod
     def _may_join(node: ir.Node, target: Target, main: ir.Graph) -> bool:
@@ -141,6 +177,17 @@ class Quantize(Pass):
         return local_errors(ctx.runner, before, after, sites, ctx.data, progress=ctx.progress)
 
 
+def _without_range(values: Iterable[ir.Value], statistics: Statistics, main: ir.Graph) -> dict[ir.Value, str]:
+    """Why the range of a value is not known, for those where it is not."""
+    reasons = {}
+    for value in values:
+        name = value.name or ""
+        if statistics.get(name) is None:
+            unseen = "no sample gave it an element" if value.graph is main else "no sample ran the body it is in"
+            reasons[value] = f"{name!r} has no calibrated range: {statistics.missing.get(name, unseen)}"
+    return reasons
+
+
 def _weighted(node: ir.Node, work: Workspace) -> str | None:
     source = node.inputs[0]
     weight = placement.weight_of(node)
@@ -148,12 +195,13 @@ def _weighted(node: ir.Node, work: Workspace) -> str | None:
     pair = work.quantize(source)
     if pair is None:
         return f"{source.name!r} has no calibrated range"
-    node.replace_input_with(0, pair.dequantized)
+    node.replace_input_with(0, work.twin(pair, graph_of(node)))
     old = node.inputs[1]
     zero_point = node.op_type in work.style.weight_zero_points or weight.transposed
-    node.replace_input_with(
-        1, work.dequantized(weight.origin, weight.axis, transposed=weight.transposed, zero_point=zero_point)
+    dequantized = work.dequantized(
+        weight.origin, weight.axis, graph_of(node), transposed=weight.transposed, zero_point=zero_point
     )
+    node.replace_input_with(1, dequantized)
     if node.op_type == "Gemm" and work.style.gemm_bias == "int32":
         integer_bias(node, pair.step * work.store(weight.origin, weight.axis).numbers, work)
     if node.op_type in work.style.needs_output:
@@ -171,12 +219,20 @@ def _can_join(node: ir.Node, work: Workspace, target: Target) -> bool:
     return all(work.integer_source(v) is not None or work.pair_of(v) is not None for v in node.inputs)
 
 
+def _product(node: ir.Node, work: Workspace) -> str | None:
+    for index, value in enumerate(node.inputs):
+        pair = work.quantize(value) if value is not None else None
+        assert pair is not None
+        node.replace_input_with(index, work.twin(pair, graph_of(node)))
+    return None
+
+
 def _join(node: ir.Node, work: Workspace) -> str | None:
     for index, value in enumerate(node.inputs):
         assert value is not None
         pair = work.pair_of(value) or work.quantize(value)
         assert pair is not None
-        node.replace_input_with(index, pair.dequantized)
+        node.replace_input_with(index, work.twin(pair, graph_of(node)))
     work.quantize_for_all(placement.fused_output(node, work.style))
     return None
 
@@ -204,5 +260,8 @@ def _quantize_skip_branch(node: ir.Node, work: Workspace) -> str | None:
         return "its skip branch is not quantized"
     pair = work.pair_of(node.inputs[index])
     assert pair is not None
-    node.replace_input_with(index, pair.dequantized)
+    node.replace_input_with(index, work.twin(pair, graph_of(node)))
     return None
+
+
+_REWRITES: dict[str, _Rewrite] = {"weighted": _weighted, "table": _lookup, "product": _product}
