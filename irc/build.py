@@ -31,6 +31,7 @@ from irc.plan import Plan
 from irc.recipe import Recipe
 from irc.runner import Feed, Runner
 from irc.selection import Selection
+from irc.timed_placement import TimedPlacement, leave_slower_in_float
 
 if TYPE_CHECKING:
     from irc.coverage import Coverage
@@ -216,6 +217,11 @@ class Build:
             guarded = self._guard(keys, full, build, judge, base, context, runner)
             result, denied, reverted = guarded.candidate.build, guarded.candidate.denied, guarded.reverted
         assessment = guarded.candidate.acceptance if guarded is not None else None
+        timed = self._timed(base, result, denied, keys, build, runner, samples)
+        if timed is not None and timed.left:
+            checked = self._assess(judge, timed.build.model, runner, half="acceptance") if guarded and judge else None
+            if checked is None or self.budget.allows(checked):
+                result, denied, assessment = timed.build, timed.denied, checked
         if judge is not None and assessment is None:
             assessment = self._assess(judge, result.model, runner, half="acceptance" if guarded is not None else "all")
         ledger, undone = self._joined(base, result, denied)
@@ -227,6 +233,36 @@ class Build:
                 f"no site can be rewritten within {self.budget.describe_drop()}; the artifact is lossless"
             )
         return built
+
+    def _timed(
+        self,
+        base: RunResult,
+        result: RunResult,
+        denied: Mapping[SiteKey, str],
+        keys: Sequence[SiteKey],
+        build: Callable[[Mapping[SiteKey, str]], RunResult],
+        runner: Runner,
+        samples: Measurement,
+    ) -> TimedPlacement | None:
+        """The candidate without the sites that are slower for being rewritten; None where nothing is timed."""
+        wanted = self.recipe.never_worse or self.budget.min_speedup is not None
+        if not (wanted and self.request.measure and self.plan is None and self.target.executed_here):
+            return None
+        feeds = samples.latency_feeds() if len(keys) > len(denied) else []
+        if not feeds:
+            return None
+        return leave_slower_in_float(
+            runner,
+            base.model,
+            result,
+            denied,
+            keys,
+            build=build,
+            style=self.target.quantization,
+            feeds=feeds,
+            seed=self.request.seed,
+            progress=self.request.progress,
+        )
 
     def _judge(self, runner: Runner, samples: Measurement) -> Judge | None:
         if samples.source is None:
@@ -315,8 +351,11 @@ class Build:
             coverage = samples.coverage(self.target, self._float_model or model, ledger, file)
         latency = None
         if self.request.measure and self.plan is None and self.steps:
-            self.request.progress(0.85, "measuring latency")
-            latency = samples.latency(file)
+            if self.target.executed_here:
+                self.request.progress(0.85, "measuring latency")
+                latency = samples.latency(file)
+            else:
+                samples.notes.append(f"latency not measured: {self.target.name} is not executed here")
         built = Built(
             model=model,
             file=file,

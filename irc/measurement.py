@@ -217,14 +217,17 @@ class Measurement:
 
     # -- the artifact -----------------------------------------------------------------------------------------------
 
+    def latency_feeds(self) -> list[Feed]:
+        """The feeds that latency is measured on; none if the original accepts none."""
+        feeds = self.feeds(LATENCY_SAMPLES)
+        return feeds if self._request.batch is None else [batched(feed, self._request.batch) for feed in feeds]
+
     def latency(self, file: Path) -> LatencyComparison | None:
         """The artifact against the original, both opened by the stock runtime from their files."""
-        feeds = self.feeds(LATENCY_SAMPLES)
+        feeds = self.latency_feeds()
         if not feeds:
             self.notes.append("latency not measured: no inputs")
             return None
-        if self._request.batch is not None:
-            feeds = [batched(feed, self._request.batch) for feed in feeds]
         try:
             if weight_bytes(self._model) > REOPENED_BYTES:
                 return self._compared(file, feeds, 2 * SECONDS_PER_MODEL)

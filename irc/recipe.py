@@ -135,7 +135,7 @@ def level(name: str, *, has_data: bool) -> Recipe:
         return Recipe("-O0", ())
     if name == "O1":
         return Recipe("-O1", tuple(pipeline.parse(LOSSLESS)), never_worse=True)
-    lossy = "quantize" if has_data else "quantize-dynamic,quantize-weights"
+    lossy = "quantize,quantize-weights{rest=true}" if has_data else "quantize-dynamic,quantize-weights"
     return Recipe(
         "-O2",
         tuple(pipeline.parse(f"{LOSSLESS},{lossy}")),

@@ -147,6 +147,7 @@ class QuantizationStyle:
         gemm_bias: How the bias of an integer Gemm is stored: "int32" behind DequantizeLinear, or "float".
         weighted: Operators with a constant weight that have integer kernels.
         needs_output: Of these, operators that are integer only when their output is quantized too.
+        sums_become_bias: Whether the runtime makes a float Gemm of a quantized MatMul and a float sum behind it.
         weight_zero_points: Of these, operators that want an explicit zero point of zeros for their weight.
         joining: Operators without weights that are integer when all their inputs and their output are quantized.
         residual: Whether the skip branch of an Add behind an integer operator is quantized, the other branch not.
@@ -162,6 +163,7 @@ class QuantizationStyle:
     gemm_bias: Literal["int32", "float"] = "float"
     weighted: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
     needs_output: tuple[str, ...] = ()
+    sums_become_bias: bool = False
     weight_zero_points: tuple[str, ...] = ()
     joining: tuple[str, ...] = ()
     residual: bool = False
@@ -184,11 +186,13 @@ class Target(abc.ABC):
         name: The spelling on the command line.
         max_opset: The highest default opset the runtime is known to read.
         max_ir_version: The highest IR version it is known to read.
+        executed_here: Whether the runtime that irc measures with is this one.
     """
 
     name: ClassVar[str]
     max_opset: ClassVar[int]
     max_ir_version: ClassVar[int]
+    executed_here: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

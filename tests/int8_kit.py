@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pass_kit
 from irc.application import SiteKey, apply_pass
 from irc.backends.ort import OrtTarget
 from irc.calibration import MinMax, StatisticRequest, Statistics
+from irc.calibration.reductions import ReducedModel
 from irc.ir import check, interface, snapshot
 from irc.pass_base import Context, Pass
 from irc.passes.quantization.quantize import Quantize
@@ -64,18 +65,40 @@ def text() -> ir.Model:
 
 
 def observe(model: ir.Model, requests: Sequence[StatisticRequest], feeds: Sequence[pass_kit.Feed]) -> Statistics:
-    """Ranges by running the model with every requested value as an output."""
+    """Ranges by running the model with every requested value as an output; those in bodies as calibration takes them."""
     copy = snapshot(model)
-    values = ir.convenience.create_value_mapping(copy.graph)
-    names = list(dict.fromkeys(r.value_name for r in requests))
+    values = ir.convenience.create_value_mapping(copy.graph, include_subgraphs=False)
+    wanted = list(dict.fromkeys(r.value_name for r in requests))
+    names = [name for name in wanted if name in values]
     copy.graph.outputs[:] = [values[name] for name in names]
     found = Statistics({}, {}, len(feeds))
-    for feed in feeds if names else []:
-        for name, array in zip(names, pass_kit.run(copy, feed), strict=True):
-            found.ranges[name] = found.ranges.get(name, MinMax()).merge(
-                MinMax(float(array.min()), float(array.max()), 1)
-            )
+
+    def add(name: str, low: float, high: float) -> None:
+        found.ranges[name] = found.ranges.get(name, MinMax()).merge(MinMax(low, high, 1))
+
+    inner = [name for name in wanted if name not in values]
+    for feed in feeds:
+        if names:
+            for name, array in zip(names, pass_kit.run(copy, feed), strict=True):
+                add(name, float(array.min()), float(array.max()))
+        for name, (low, high) in zip(inner, _inner_extremes(model, inner, feed), strict=True):
+            add(name, low, high)
     return found
+
+
+def _inner_extremes(model: ir.Model, names: Sequence[str], feed: pass_kit.Feed) -> list[list[float]]:
+    if not names:
+        return []
+    reduced = ReducedModel(model, list(names))
+    for name in names:
+        value = reduced.value(name)
+        assert value is not None, reduced.missing[name]
+        reduced.reduce("ReduceMin", value)
+        reduced.reduce("ReduceMax", value)
+    finished = reduced.finish()
+    outputs = dict(zip([o.name or "" for o in finished.graph.outputs], pass_kit.run(finished, feed), strict=True))
+    numbers: list[list[float]] = reduced.read(outputs).reshape(-1, 2).tolist()
+    return numbers
 
 
 def quantize(
@@ -123,4 +146,12 @@ def runtime_operators(model: ir.Model | onnx.ModelProto, folder: Path) -> collec
     proto: Any = ir.to_proto(model) if isinstance(model, ir.Model) else model
     ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     graph = onnx.load(str(folder / "optimized.onnx")).graph
-    return collections.Counter(node.op_type for node in graph.node)
+    return collections.Counter(node.op_type for node in _with_bodies(graph))
+
+
+def _with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _with_bodies(attribute.g)

@@ -64,7 +64,7 @@ def test_recipe_extends_a_level(tmp_path):
         "extends: O2\nbudget: {max_drop: 0.5pt, min_speedup: 1.2}\nexclude: ['op:Gemm']\ntarget: tensorrt\n"
     )
     recipe = recipes.load(path, has_data=True)
-    assert [s.pass_.name for s in recipe.steps][-1] == "quantize"
+    assert [s.pass_.name for s in recipe.steps][-2:] == ["quantize", "quantize-weights"]
     assert (recipe.max_drop, recipe.min_speedup, recipe.exclude, recipe.target) == (
         "0.5pt",
         1.2,
@@ -157,4 +157,4 @@ def test_requirement_of_a_pass_that_did_not_run():
 )
 def test_damaged_statistics_of_a_plan(statistics):
     with pytest.raises(UsageError, match="statistics of the plan are damaged"):
-        _planned_statistics(statistics, "m", {"x"})
+        _planned_statistics(statistics, "m", "min-max", {"x"})

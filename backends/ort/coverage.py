@@ -11,7 +11,7 @@ import onnx_ir as ir
 from irc.coverage import Coverage, Covered
 from irc.ledger import Ledger
 from irc.runner import Runner, RuntimeNode
-from irc.target import has_quantized_operands
+from irc.target import has_quantized_operands, is_dequantized
 
 INTEGER_OPERATORS = frozenset(
     {
@@ -23,6 +23,7 @@ INTEGER_OPERATORS = frozenset(
 STORED_ONLY = "its weight is stored as int8 and computed with in float"
 NOT_FUSED = "quantized, but the runtime did not fuse it"
 _PASSED = ("Add", "Mul", "Cast", "DequantizeLinear", "QuantizeLinear", "Relu", "Clip", "Unsqueeze")
+_RECURRENT = ("LSTM", "GRU", "RNN")
 _SUFFIX = re.compile(r"(_token_\d+|_nhwc|/duplicated|_out\d+)+\Z")
 
 
@@ -73,8 +74,10 @@ class _ReadBack:
         node = path[-1]
         if op_type == "Gather":
             return self._reads_int8_table(node)
+        if node.op_type == op_type and op_type in _RECURRENT:
+            return False, STORED_ONLY
         weighted = node.op_type == op_type and op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        if weighted and not has_quantized_operands(node):
+        if weighted and not has_quantized_operands(node) and not _is_integer_product(node):
             return False, STORED_ONLY
         candidates = list(self._named.get(node.name or "", []))
         for step in path:
@@ -91,6 +94,11 @@ class _ReadBack:
             return False, NOT_FUSED
         reads = any(n.op_type == "Gather" and table.name in n.inputs for n in self._named.get(node.name or "", []))
         return (True, "") if reads else (False, "the runtime expanded its int8 table")
+
+
+def _is_integer_product(node: ir.Node) -> bool:
+    """Whether a MatMul multiplies two quantized activations, as attention does."""
+    return node.op_type == "MatMul" and all(map(is_dequantized, node.inputs))
 
 
 def _behind(value: ir.Value, op_type: str) -> list[ir.Node]:

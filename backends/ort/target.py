@@ -1,28 +1,52 @@
 """ONNX Runtime's CPU provider: QDQ that it really fuses into integer kernels.
 
-Learnt from the runtime itself (ONNX Runtime 1.31.1, x86-64 with VNNI) by reading its optimized graph; a test has each row:
+Learnt from the runtime itself (ONNX Runtime 1.31.1, x86-64 with VNNI) by reading its optimized graph:
+`benchmarks/ort_integer_kernels.py` is the probe, with times; a test has each row.
 
 | float pattern behind DequantizeLinear | becomes |
 |---|---|
 | Conv 1-D to 3-D, grouped, depthwise; float bias; Relu or Clip; then QuantizeLinear within their range | QLinearConv |
+| the same with a constant float weight, between scalar scales | QLinearConv: the runtime quantizes it, one scale for all |
 | Conv without a QuantizeLinear behind it, or with another user of its output | float Conv |
 | Conv, Relu, QuantizeLinear with a zero point other than 0; Conv, then LeakyRelu or Sigmoid-Mul | float Conv |
-| ConvTranspose | float ConvTranspose |
-| Gemm, int32 bias behind DequantizeLinear or none, weight with zero points; any alpha, trans | QGemm, float output |
+| ConvTranspose | float ConvTranspose; between pairs its float weight is rounded to int8 nevertheless |
+| Gemm, int32 bias behind DequantizeLinear or none, weight with zero points; any alpha, trans | QGemm, float output or not |
 | Gemm with a float bias, or a weight without zero points | float Gemm |
 | MatMul, constant 2-D weight, zero points omitted or not | MatMulIntegerToFloat, float output |
+| MatMul, then Add of what can be the bias of a Gemm; any rank if all dimensions are known | float Gemm |
+| the same, then QuantizeLinear; weight with zero points, addend a constant row | QGemm |
 | MatMul with a constant 3-D weight per channel | MatMulIntegerToFloat, which fails when it runs |
 | MatMul whose weight is Transpose(DequantizeLinear) | MatMulIntegerToFloat, with zero points; float without |
 | MatMul with its constant on the left | float MatMul |
+| MatMul of two activations | MatMulIntegerToFloat; QLinearMatMul before QuantizeLinear |
 | Flatten or Expand between DequantizeLinear and Gemm or MatMul | MatMulNBits: only the weight is read as integers |
 | Reshape, Squeeze, Transpose, Slice between them | QGemm, MatMulIntegerToFloat |
 | Add of two dequantized values, Relu, then QuantizeLinear | QLinearAdd |
-| the same without QuantizeLinear | float Add |
-| AveragePool, GlobalAveragePool, Concat, LeakyRelu, Sigmoid, Mul, Softmax, then QuantizeLinear | QLinear form |
-| MaxPool, Reshape, Transpose, Slice, Pad, nearest Resize, Expand with one scale before and behind | int8 data moved |
-| Split | float Split |
-| ReduceMean, Relu alone, Tanh, HardSwish, Gelu, LayerNormalization, InstanceNormalization | float |
+| the same without QuantizeLinear, or with a float constant | float Add |
+| AveragePool, GlobalAveragePool, Concat, LeakyRelu, Sigmoid, Mul, Softmax, Where, then QuantizeLinear | QLinear form |
+| MaxPool, Reshape, Transpose, Slice, nearest Resize, Gather, DepthToSpace, Expand with one scale before and behind | int8 data moved |
+| Split with one scale before it and behind each of its results | int8 data moved |
+| the same with different scales | float |
+| Pad; Resize other than nearest; GlobalMaxPool; SpaceToDepth | float, whatever the scales |
+| Pad of zeros, Conv, then QuantizeLinear | one QLinearConv |
+| ReduceMean, Relu alone, Tanh, HardSwish, Gelu, LayerNormalization, InstanceNormalization, Sub, Div | float |
 | Gather of an int8 table, then DequantizeLinear | as written |
+
+Latency of the int8 form with the fusion switched off over the same fused (above 1: the kernel pays where its neighbours
+are integer), at two sizes: GlobalAveragePool 1.4 and 4.6, Add 1.5 and 4.4, Mul 1.4 and 2.3, Concat 1.1 and 1.9, Sigmoid 1.3
+and 1.7, LeakyRelu 1.2 and 1.5, moves 1.4 to 8, Softmax 0.9 and 0.3, Where 0.7 and 0.3. AveragePool and MaxPool alone lose
+too (0.4 and 0.2, 0.6 and 0.1) but not between convolutions, where they run channels-last as those do. Hence `joining`.
+
+Instruction sets: U8S8 below is uint8 activations with int8 weights, and so on.
+
+- vnni: U8S8 is 2 to 3 times as fast as U8U8, and ten times as fast as S8S8, which the runtime turns into U8S8 where it can.
+- avx2: U8S8 multiplies by VPMADDUBSW, whose sums of two products saturate at 16 bits, so that weights have 7 bits; the same
+  goes for AVX-512 without VNNI (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+- arm64: nothing saturates. S8S8 is what the runtime's documentation recommends; U8S8 takes the same kernels, after flipping a
+  sign where matrices are packed, except for one of S8S8 alone, worth 2 to 8 % of a network with dot product
+  instructions and 6 to 25 % without (pull requests 9902 and 10289 of microsoft/onnxruntime). The style stays U8S8
+  nevertheless: other hosts, where an artifact may be built and checked, run part of S8S8 in float, at 0.7 times the
+  speed of the original where U8S8 has 2.6.
 """
 
 from __future__ import annotations
@@ -36,7 +60,7 @@ import onnx_ir as ir
 
 from irc.backends.ort import coverage as read_back
 from irc.backends.ort.composites import has_composite
-from irc.backends.ort.rules import RULES
+from irc.backends.ort.rules import MOVES, RULES
 from irc.coverage import Coverage
 from irc.ledger import Ledger
 from irc.runner import Runner
@@ -48,12 +72,14 @@ class OrtTarget(Target):
     """Stock ONNX Runtime on a CPU.
 
     Attributes:
-        cpu: Instruction set: "vnni" (also AMX), "avx2" (7-bit weights, whose products cannot saturate), "arm64".
+        cpu: Instruction set: "vnni" (also AMX), "avx2" (also AVX-512 without VNNI; 7-bit weights, whose products cannot
+            saturate), "arm64".
     """
 
     name: ClassVar[str] = "ort"
     max_opset: ClassVar[int] = 25
     max_ir_version: ClassVar[int] = 13
+    executed_here: ClassVar[bool] = True
     cpu: Literal["vnni", "avx2", "arm64"] = "vnni"
 
     @property
@@ -64,19 +90,10 @@ class OrtTarget(Target):
             weight_limit=63 if self.cpu == "avx2" else 127,
             gemm_bias="int32",
             needs_output=("Conv",),
+            sums_become_bias=True,
             weight_zero_points=("Gemm",),
             joining=("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"),
-            commuting=(
-                "MaxPool",
-                "Reshape",
-                "Transpose",
-                "Flatten",
-                "Squeeze",
-                "Unsqueeze",
-                "Slice",
-                "Pad",
-                "Expand",
-            ),
+            commuting=MOVES,
             fused=("Relu", "Clip"),
         )
 

@@ -27,13 +27,7 @@ def packed(model: ir.Model, observables: Sequence[Observable], feed: Feed, budge
     """
     if not any(o.kind in ("distribution", "gram") for o in observables):
         return [list(observables)] if observables else []
-    given = {
-        f"{name}:{axis}" if not isinstance(dim, ir.SymbolicDim) or dim.value is None else str(dim.value): size
-        for name, dims in _input_dims(model).items()
-        if name in feed
-        for axis, (dim, size) in enumerate(zip(dims, feed[name].shape, strict=False))
-    }
-    shapes = ConcreteShapes(model, Sizes(given, {}))
+    shapes = ConcreteShapes(model, sizes_of(model, feed))
     values = ir.convenience.create_value_mapping(model.graph)
     groups: list[list[Observable]] = [[]]
     total = 0
@@ -47,8 +41,16 @@ def packed(model: ir.Model, observables: Sequence[Observable], feed: Feed, budge
     return groups
 
 
-def _input_dims(model: ir.Model) -> dict[str, ir.Shape]:
-    return {value.name or "": value.shape for value in model.graph.inputs if value.shape is not None}
+def sizes_of(model: ir.Model, feed: Feed) -> Sizes:
+    """The sizes that a feed gives to a model's dynamic dimensions."""
+    given = {}
+    for value in model.graph.inputs:
+        if value.shape is None or value.name not in feed:
+            continue
+        for axis, (dim, size) in enumerate(zip(value.shape, feed[value.name].shape, strict=False)):
+            symbol = dim.value if isinstance(dim, ir.SymbolicDim) else None
+            given[symbol or f"{value.name}:{axis}"] = int(size)
+    return Sizes(given, {})
 
 
 def _bytes(observable: Observable, value: ir.Value | None, shapes: ConcreteShapes) -> int:

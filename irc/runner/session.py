@@ -45,6 +45,7 @@ def open_session(
     optimization: str = "all",
     threads: int | None = None,
     optimized_model_path: Path | None = None,
+    profile_prefix: str | None = None,
 ) -> OpenSession:
     """Opens a model on the CPU provider; a path is opened as any user of ONNX Runtime opens it.
 
@@ -53,12 +54,16 @@ def open_session(
         optimization: "none", "basic", "extended" or "all".
         threads: Threads within operators; None leaves it to the runtime.
         optimized_model_path: Where the runtime writes its own optimized graph, with weights beside it.
+        profile_prefix: Start of the path of the runtime's profile; None for none.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = _LEVELS[optimization]
     if threads is not None:
         options.intra_op_num_threads = threads
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
     if optimized_model_path is not None:
         options.optimized_model_filepath = str(optimized_model_path)
         options.add_session_config_entry(

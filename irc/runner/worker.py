@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from irc.runner.difference import OutputDifference, leaves
+from irc.runner.node_profile import profile_nodes
+from irc.runner.node_time import NodeTime
 from irc.runner.observation import Observation
 from irc.runner.portable import PortableModel
 from irc.runner.protocol import ConnectionClosed, receive, send
@@ -92,6 +94,12 @@ class Worker:
                 nodes.append((node.name, node.op_type, node.domain, list(node.input), list(node.output)))
                 pending += [a.g for a in node.attribute if a.HasField("g")]
         return nodes
+
+    def profile(
+        self, model: PortableModel | str, feeds: list[Feed], seconds: float, threads: int | None, folder: str
+    ) -> list[NodeTime]:
+        """How long each node of the runtime's optimized graph takes."""
+        return profile_nodes(model, feeds, seconds=seconds, threads=threads, folder=Path(folder))
 
     def latency(
         self, handles: list[int], feeds: list[Feed], seconds: float, min_rounds: int, max_rounds: int

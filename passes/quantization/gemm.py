@@ -1,4 +1,8 @@
-"""What integer Gemm kernels ask of a Gemm: a bias of int32 with the scale of the accumulator, and beta = 1."""
+"""What integer kernels ask of a product and the sum behind it.
+
+A Gemm wants a bias of int32 with the scale of the accumulator, and beta = 1. A MatMul wants a sum behind it that the runtime
+does not take for the bias of a Gemm.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import onnx_ir as ir
 
 from irc.ir import constant
 from irc.passes.quantization.weights import Array, quantized_bias
-from irc.passes.quantization.workspace import Workspace, drop_if_unused, take_over
+from irc.passes.quantization.workspace import Workspace, drop_if_unused, graph_of, take_over
 
 
 def integer_bias(node: ir.Node, accumulator_scale: Array, work: Workspace) -> None:
@@ -39,12 +43,38 @@ def integer_bias(node: ir.Node, accumulator_scale: Array, work: Workspace) -> No
             name="",
         )
         dequantize.outputs[0].name = work.name("d")
-        work.graph.insert_before(node, dequantize)
+        graph_of(node).insert_before(node, dequantize)
         node.replace_input_with(2, dequantize.outputs[0])
         node.attributes.pop("beta", None)
     else:
         _add_behind(node, bias, beta, work)
     drop_if_unused(bias)
+
+
+def keep_sum_apart(node: ir.Node, work: Workspace) -> None:
+    """Rewrites a float MatMul so that the sum behind it stays an Add, where the runtime would make a float Gemm of both.
+
+    A product of matrices becomes a Gemm without bias; behind a batched product, a constant row gets a second dimension.
+
+    Args:
+        node: A MatMul that is going to be quantized; other operators are left as they are.
+        work: Of this run.
+    """
+    uses = list(node.outputs[0].uses())
+    source = node.inputs[0]
+    if not work.style.sums_become_bias or node.op_type != "MatMul" or source is None or source.shape is None:
+        return
+    if len(uses) != 1 or uses[0].node.op_type != "Add" or uses[0].node.domain != "":
+        return
+    add, position = uses[0].node, 1 - uses[0].idx
+    if len(source.shape) == 2:
+        node.op_type = "Gemm"
+        return
+    addend = add.inputs[position]
+    row = constant(addend)
+    if row is not None and row.ndim == 1:
+        add.replace_input_with(position, work.constant(row.reshape(1, -1), "b"))
+        drop_if_unused(addend)
 
 
 def _add_behind(node: ir.Node, bias: ir.Value, beta: float, work: Workspace) -> None:
@@ -58,5 +88,5 @@ def _add_behind(node: ir.Node, bias: ir.Value, beta: float, work: Workspace) -> 
     product = node.outputs[0]
     nodes.append(ir.node("Add", [product, bias], name=""))
     total = nodes[-1].outputs[0]
-    work.graph.insert_after(node, nodes)
+    graph_of(node).insert_after(node, nodes)
     take_over(work, product, total, kept=nodes)

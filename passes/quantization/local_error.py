@@ -59,7 +59,7 @@ class _Merged:
         self.model = snapshot(before)
         self._floats = ir.convenience.create_value_mapping(self.model.graph)
         self._after = ir.convenience.create_value_mapping(after.graph)
-        self._constants: dict[ir.Value, ir.Value] = {}
+        self._constants: dict[tuple[ir.Graph, ir.Value], ir.Value] = {}
 
     def branch(self, site: str) -> tuple[str, str] | None:
         """Adds the branch of a site; returns the names of the float value and its quantized twin."""
@@ -74,28 +74,30 @@ class _Merged:
         top = _dequantized_behind(top) or top
         if name not in self._floats:
             return None
-        copy = self._copy(top, {site, name}, {})
+        where = self._floats[name].graph
+        if not isinstance(where, ir.Graph):
+            return None
+        copy = self._copy(top, where, {site, name}, {})
         copy.type = copy.type or ir.TensorType(ir.DataType.FLOAT)
         return (name, copy.name or "") if copy is not self._floats[name] else None
 
-    def _copy(self, value: ir.Value, inside: set[str], branch: dict[ir.Value, ir.Value]) -> ir.Value:
+    def _copy(self, value: ir.Value, where: ir.Graph, inside: set[str], branch: dict[ir.Value, ir.Value]) -> ir.Value:
         """The twin of a value of the quantized model: a float value of the same name, or a copy of what computes it.
 
         Only what is computed from constants is shared between branches: the quantizer behind one site, seen from the
-        next, starts from the float value.
+        next, starts from the float value. A copy is in the graph or body of the site, also of what was outside of it.
         """
-        known = self._constants.get(value) or branch.get(value)
+        known = self._constants.get((where, value)) or branch.get(value)
         if known is not None:
             return known
         name = value.name or ""
-        if value.is_graph_input() or (name in self._floats and name not in inside):
+        if name in self._floats and (value.is_graph_input() or name not in inside):
             return self._floats[name]
         producer = value.producer()
         if producer is None:
-            copy = self._initializer(value)
-            self._constants[value] = copy
+            copy = self._constants[where, value] = self._initializer(value)
             return copy
-        inputs = [None if v is None else self._copy(v, inside, branch) for v in producer.inputs]
+        inputs = [None if v is None else self._copy(v, where, inside, branch) for v in producer.inputs]
         node = ir.Node(
             producer.domain,
             producer.op_type,
@@ -103,13 +105,15 @@ class _Merged:
             list(producer.attributes.values()),
             num_outputs=len(producer.outputs),
         )
-        self.model.graph.append(node)
+        where.append(node)
         for twin, original in zip(node.outputs, producer.outputs, strict=True):
             twin.name = unique_name(self.model.graph, "twin")
             twin.type = original.type
         copy = node.outputs[producer.outputs.index(value)]
-        constant = all(v is None or v in self._constants for v in producer.inputs)
-        (self._constants if constant else branch)[value] = copy
+        if all(v is None or (where, v) in self._constants for v in producer.inputs):
+            self._constants[where, value] = copy
+        else:
+            branch[value] = copy
         return copy
 
     def _initializer(self, value: ir.Value) -> ir.Value:
@@ -127,6 +131,6 @@ def _dequantized_behind(value: ir.Value) -> ir.Value | None:
     if len(uses) != 1 or uses[0].node.op_type != "QuantizeLinear" or value.is_graph_output():
         return None
     for inner in uses[0].node.outputs[0].uses():
-        if inner.node.op_type == "DequantizeLinear":
+        if inner.node.op_type == "DequantizeLinear" and inner.node.graph is uses[0].node.graph:
             return inner.node.outputs[0]
     return None

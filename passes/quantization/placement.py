@@ -74,8 +74,6 @@ def weight_of(node: ir.Node) -> Weight | None:
 
 def why_not_weighted(node: ir.Node, target: Target, main: ir.Graph) -> str | None:
     """Why a Conv, Gemm or MatMul cannot become integer, or None. Attention products are no near misses: see `is_product`."""
-    if node.graph is not main:
-        return "it is in the body of an If, Loop or Scan, whose activations are not calibrated"
     if main.opset_imports.get("", MIN_OPSET) < MIN_OPSET:
         return f"opset {main.opset_imports['']} has no scales per channel; run raise-opset first"
     if is_dequantized(node.inputs[1]):
@@ -93,13 +91,15 @@ def why_not_weighted(node: ir.Node, target: Target, main: ir.Graph) -> str | Non
         return f"its weight is {weight.tensor.dtype.name}; static int8 starts from FLOAT"
     if weight.tensor.size < MIN_WEIGHTS:
         return f"its weight has only {weight.tensor.size} elements"
-    return target.refuses(node) or why_not_stored(weight.origin, main)
+    return target.refuses(node) or why_not_stored(weight.origin)
 
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
+RECURRENT = ("LSTM", "GRU", "RNN")
+"""Their weights are `[directions, gates * hidden, in]`, and so are those of their state."""
 
 
-def why_not_stored(origin: ir.Value, main: ir.Graph, *, readers: tuple[str, ...] = WEIGHTED) -> str | None:
+def why_not_stored(origin: ir.Value, *, readers: tuple[str, ...] = WEIGHTED) -> str | None:
     """Why a weight must stay in float: for somebody else, so that an int8 copy would make the file larger, or for its values; or None."""
     array = constant(origin)
     if array is not None and not _all_finite(array):
@@ -112,9 +112,14 @@ def why_not_stored(origin: ir.Value, main: ir.Graph, *, readers: tuple[str, ...]
             for inner in user.outputs[0].uses():
                 if inner.node.op_type not in ("MatMul", "Gemm") or inner.idx != 1:
                     return f"its weight is also used by {inner.node.op_type} {inner.node.name!r}"
-        elif user.graph is not main or not ((user.op_type in readers and index == 1) or is_table_lookup(user)):
+        elif not ((user.op_type in readers and index in stored_inputs(user)) or is_table_lookup(user)):
             return f"its weight is also used by {user.op_type} {user.name!r}"
     return None
+
+
+def stored_inputs(node: ir.Node) -> tuple[int, ...]:
+    """Which inputs of an operator are weights."""
+    return (1, 2) if node.op_type in RECURRENT else (1,)
 
 
 def _all_finite(array: npt.NDArray[Any]) -> bool:
@@ -131,6 +136,20 @@ def is_product(node: ir.Node) -> bool:
         and constant_tensor(node.inputs[0]) is None
         and not (is_dequantized(node.inputs[1]) and not _is_activation_pair(node.inputs[1]))
     )
+
+
+def why_not_product(node: ir.Node, main: ir.Graph) -> str | None:
+    """Why a product of two activations cannot become integer, or None."""
+    if main.opset_imports.get("", MIN_OPSET) < MIN_OPSET:
+        return f"opset {main.opset_imports['']} is too old; run raise-opset first"
+    if any(is_dequantized(value) for value in node.inputs):
+        return "it is already quantized"
+    for value in node.inputs:
+        if value is None or value.dtype != ir.DataType.FLOAT:
+            return "its operands are not known to be FLOAT"
+        if value.shape is not None and (len(value.shape) < 2 or 1 in (value.shape[-1], value.shape[-2])):
+            return "one of its operands is a vector"
+    return None
 
 
 def _is_activation_pair(value: ir.Value | None) -> bool:
@@ -152,18 +171,19 @@ def fused_output(node: ir.Node, style: QuantizationStyle) -> ir.Value:
 
 
 def read_as_integers(value: ir.Value, target: Target, main: ir.Graph) -> bool:
-    """Whether some operator behind a value, moves and joining operators passed, reads it as integers."""
+    """Whether some operator behind a value, moves and joining operators of its graph passed, reads it as integers."""
     style = target.quantization
     pending, seen = [value], {value}
     while pending and len(seen) <= _LOOKAHEAD:
         for use in pending.pop(0).uses():
             node = use.node
-            if node.domain != "" or node.graph is not main:
+            if node.domain != "":
                 continue
             if node.op_type in style.weighted and use.idx == 0 and why_not_weighted(node, target, main) is None:
                 return True
             moved = node.op_type in (*style.commuting, *style.fused) and use.idx == 0
-            if (moved or node.op_type in style.joining) and node.outputs[0] not in seen:
+            here = node.graph is value.graph
+            if here and (moved or node.op_type in style.joining) and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 pending.append(node.outputs[0])
     return False
@@ -183,11 +203,9 @@ def is_table_lookup(node: ir.Node) -> bool:
 
 def why_not_table(node: ir.Node, main: ir.Graph) -> str | None:
     """Why the table of a lookup cannot be stored as int8, or None."""
-    if node.graph is not main:
-        return "it is in the body of an If, Loop or Scan"
     if main.opset_imports.get("", MIN_OPSET) < MIN_OPSET:
         return f"opset {main.opset_imports['']} has no scales per channel; run raise-opset first"
     table = node.inputs[0]
     assert table is not None
-    reason = why_not_stored(table, main)
+    reason = why_not_stored(table)
     return None if reason is None else reason.replace("its weight", "its table")

@@ -6,6 +6,10 @@ y = MatMul(x, W)
 =>  y = MatMul(DQ(Q(x)), DQ(W_q))                           (no Q on its output)
 y = Gather(T, ids)
 =>  y = DQ(Gather(T_q, ids))
+
+Bodies of If, Loop and Scan are no different: their values are calibrated each time a body runs, by minimum and maximum
+whatever the calibrator. A body that no sample ran stays in float; quantize-weights stores its weights. A model that is
+quantized already is left alone: see `existing`.
 """
 
 from __future__ import annotations

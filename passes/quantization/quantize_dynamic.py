@@ -16,10 +16,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from irc.pass_base import Context, Contract, Pass, Site, Skip
-from irc.passes.quantization import placement
+from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
+from irc.passes.quantization import existing, offers, placement
 from irc.passes.quantization.table import quantize_table
-from irc.passes.quantization.workspace import Workspace, drop_if_unused, take_over
+from irc.passes.quantization.workspace import Workspace, drop_if_unused, graph_of, home_of, take_over
 from irc.target import QuantizationStyle, is_dequantized
 
 
@@ -40,15 +40,20 @@ class QuantizeDynamic(Pass):
     embeddings: bool = True
 
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
-        """Yields MatMul and Gemm with a constant matrix, and table lookups; Conv is a near miss."""
+        """Yields MatMul and Gemm with a constant matrix, and table lookups, in bodies too; Conv is a near miss."""
+        if (reason := existing.why_left_alone(model)) is not None:
+            yield Skip(None, reason)
+            return
         main = model.graph
         style = ctx.target.quantization if ctx.target is not None else QuantizationStyle("uint8")
         work = Workspace(main, style)
+        offering = offers.offering(model)
         planned = [(node, self._plan(node, main, style, ctx)) for node in main.all_nodes() if node.domain == ""]
         for node, plan in planned:
             if isinstance(plan, Skip):
                 yield plan
             elif plan:
+                offering.add(node_id(node))
                 yield Site(node, work)
 
     def _plan(self, node: ir.Node, main: ir.Graph, style: QuantizationStyle, ctx: Context) -> Skip | bool:
@@ -80,7 +85,7 @@ class QuantizeDynamic(Pass):
             return f"its weight has only {weight.tensor.size} elements"
         if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1:
             return "its activation is transposed"
-        return placement.why_not_stored(weight.origin, main)
+        return placement.why_not_stored(weight.origin)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Rewrites one operator."""
@@ -107,7 +112,9 @@ def _make_dynamic(node: ir.Node, work: Workspace) -> None:
     quantized = stored.quantized
     if weight.axis == 0:
         key = ("transposed", weight.origin)
-        quantized = work.once(key, lambda: [ir.node("Transpose", [stored.quantized], {"perm": [1, 0]}, name="")])
+        quantized = work.once(
+            key, home_of(weight.origin), lambda: [ir.node("Transpose", [stored.quantized], {"perm": [1, 0]}, name="")]
+        )
     alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
     beta = node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
     scales = stored.scales if alpha == 1.0 else work.constant(stored.numbers * np.float32(alpha), "s")
@@ -124,9 +131,9 @@ def _make_dynamic(node: ir.Node, work: Workspace) -> None:
         nodes.append(ir.node("Add", [nodes[3].outputs[0], bias], name=""))
     for made in nodes:
         made.outputs[0].name = work.name("t")
-    work.graph.insert_before(node, nodes)
+    graph_of(node).insert_before(node, nodes)
     product.metadata_props.update(node.metadata_props)
     take_over(work, node.outputs[0], nodes[-1].outputs[0], kept=nodes)
-    work.graph.remove(node, safe=True)
+    graph_of(node).remove(node, safe=True)
     for old in (old_weight, old_bias):
         drop_if_unused(old)

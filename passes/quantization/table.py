@@ -15,7 +15,7 @@ import onnx_ir as ir
 from irc.ir import constant
 from irc.passes.quantization import placement
 from irc.passes.quantization.weights import relative_error
-from irc.passes.quantization.workspace import Workspace, drop_if_unused, take_over
+from irc.passes.quantization.workspace import Workspace, drop_if_unused, graph_of, take_over
 
 ROW_GAIN = 4.0
 """Rows must have at least this many times less rounding error to be worth their operators and scales."""
@@ -39,7 +39,7 @@ def quantize_table(node: ir.Node, work: Workspace) -> None:
     for new in nodes:
         new.outputs[0].name = work.name("t")
     twin = nodes[-1].outputs[0]
-    work.graph.insert_after(node, nodes)
+    graph_of(node).insert_after(node, nodes)
     take_over(work, output, twin, kept=nodes)
     # A new object: the type of a value may be shared with its twin in another model.
     output.type = ir.TensorType(ir.DataType.INT8)

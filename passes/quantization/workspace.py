@@ -1,6 +1,10 @@
 """What the sites of one quantization run share: statistics, style, and the tensors and pairs made so far.
 
 It lives as long as one walk over the model and is handed from site to site, so that the pass itself stays stateless.
+
+A value is quantized once, in the graph where it lives, which may be a body; each graph that reads it brings it back to
+float for itself, since a runtime fuses an operator only with a DequantizeLinear of its own graph. Constants that irc
+computes are in the main graph, weights stay in the graph they came from.
 """
 
 from __future__ import annotations
@@ -20,18 +24,16 @@ from irc.target import QuantizationStyle
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pair:
-    """QuantizeLinear and DequantizeLinear behind a value.
+    """QuantizeLinear behind a value, read through the DequantizeLinear that `Workspace.twin` gives.
 
     Attributes:
         quantize: Takes the float value.
-        dequantized: What integer operators read.
         scale: Scale as a graph value, to be shared with values moved from this one.
         zero_point: Zero point as a graph value.
         step: The number in `scale`.
     """
 
     quantize: ir.Node
-    dequantized: ir.Value
     scale: ir.Value
     zero_point: ir.Value
     step: np.float32
@@ -68,8 +70,9 @@ class Workspace:
         self._count = 0
         self._pairs: dict[ir.Value, Pair] = {}
         self._by_twin: dict[ir.Value, Pair] = {}
+        self._twins: dict[tuple[Pair, ir.Graph], ir.Value] = {}
         self._weights: dict[tuple[ir.Value, int], StoredWeight] = {}
-        self._made: dict[Hashable, ir.Value] = {}
+        self._made: dict[tuple[Hashable, ir.Graph], ir.Value] = {}
         self._dynamic: dict[ir.Value, ir.Node] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
@@ -132,29 +135,38 @@ class Workspace:
 
     def _add_pair(self, value: ir.Value, scale: ir.Value, zero_point: ir.Value, step: np.float32) -> Pair:
         quantize = ir.node("QuantizeLinear", [value, scale, zero_point], name="")
-        quantized = quantize.outputs[0]
-        quantized.name = self.name("q")
-        dequantize = ir.node("DequantizeLinear", [quantized, scale, zero_point], name="")
-        twin = dequantize.outputs[0]
-        twin.name = self.name("d")
-        producer = value.producer()
-        if producer is not None:
-            self.graph.insert_after(producer, [quantize, dequantize])
-        else:
-            self.graph.insert_before(self.graph[0], [quantize, dequantize])
-        pair = Pair(quantize, twin, scale, zero_point, step)
-        self._pairs[value] = self._by_twin[twin] = pair
+        quantize.outputs[0].name = self.name("q")
+        insert_behind(value, quantize)
+        self._pairs[value] = pair = Pair(quantize, scale, zero_point, step)
         return pair
+
+    def twin(self, pair: Pair, graph: ir.Graph) -> ir.Value:
+        """The dequantized value as the operators of a graph read it: one DequantizeLinear per graph."""
+        if (pair, graph) not in self._twins:
+            quantized = pair.quantize.outputs[0]
+            node = ir.node("DequantizeLinear", [quantized, pair.scale, pair.zero_point], name="")
+            twin = node.outputs[0]
+            twin.name = self.name("d")
+            if graph is home_of(quantized):
+                graph.insert_after(pair.quantize, node)
+            else:
+                graph.insert_before(graph[0], node)
+            self._twins[pair, graph] = twin
+            self._by_twin[twin] = pair
+        return self._twins[pair, graph]
 
     def quantize_for_all(self, value: ir.Value) -> Pair | None:
         """Quantizes a value for all its users; as a graph output the dequantized twin takes its public name."""
         pair = self.quantize(value)
         if pair is None:
             return None
+        graph = home_of(value)
+        # Users in bodies too read the twin beside the value: dequantized once, however often a body runs.
+        twin = self.twin(pair, graph)
         for use in list(value.uses()):
             if use.node is not pair.quantize:
-                use.node.replace_input_with(use.idx, pair.dequantized)
-        take_over_outputs(self.graph, value, pair.dequantized, self.name("f"))
+                use.node.replace_input_with(use.idx, twin)
+        take_over_outputs(graph, value, twin, self.name("f"))
         return pair
 
     # -- weights ----------------------------------------------------------------------------------------------------
@@ -167,12 +179,14 @@ class Workspace:
             assert tensor is not None
             quantized, scales = quantized_tensor(tensor, axis=axis, limit=self.style.weight_limit)
             self._weights[key] = StoredWeight(
-                add_initializer(self.graph, self._hint("w"), quantized), self.constant(scales, "s"), scales
+                add_initializer(home_of(weight), self._hint("w"), quantized), self.constant(scales, "s"), scales
             )
         return self._weights[key]
 
-    def dequantized(self, weight: ir.Value, axis: int, *, transposed: bool, zero_point: bool) -> ir.Value:
-        """The value of `DequantizeLinear(int8 weight)`, transposed behind it if asked."""
+    def dequantized(
+        self, weight: ir.Value, axis: int, graph: ir.Graph, *, transposed: bool, zero_point: bool
+    ) -> ir.Value:
+        """The value of `DequantizeLinear(int8 weight)` in a graph, transposed behind it if asked."""
 
         def build() -> list[ir.Node]:
             stored = self.store(weight, axis)
@@ -184,17 +198,17 @@ class Workspace:
                 nodes.append(ir.node("Transpose", [nodes[0].outputs[0]], {"perm": [1, 0]}, name=""))
             return nodes
 
-        return self.once(("dequantized", weight, axis, transposed, zero_point), build)
+        return self.once(("dequantized", weight, axis, transposed, zero_point), graph, build)
 
-    def once(self, key: Hashable, build: Callable[[], list[ir.Node]]) -> ir.Value:
-        """The output of a chain of nodes that reads constants only, built the first time it is asked for."""
-        if key not in self._made:
+    def once(self, key: Hashable, graph: ir.Graph, build: Callable[[], list[ir.Node]]) -> ir.Value:
+        """The output of a chain of nodes in a graph that reads constants only, built the first time it is asked for."""
+        if (key, graph) not in self._made:
             nodes = build()
             for node in nodes:
                 node.outputs[0].name = self.name("t")
-            self.graph.insert_before(self.graph[0], nodes)
-            self._made[key] = nodes[-1].outputs[0]
-        return self._made[key]
+            graph.insert_before(graph[0], nodes)
+            self._made[key, graph] = nodes[-1].outputs[0]
+        return self._made[key, graph]
 
     def dynamic_pair(self, value: ir.Value) -> ir.Node:
         """The DynamicQuantizeLinear behind a value, shared by all its readers."""
@@ -202,13 +216,32 @@ class Workspace:
             node = ir.Node("", "DynamicQuantizeLinear", [value], num_outputs=3)
             for output in node.outputs:
                 output.name = self.name("q")
-            producer = value.producer()
-            if producer is not None:
-                self.graph.insert_after(producer, node)
-            else:
-                self.graph.insert_before(self.graph[0], node)
+            insert_behind(value, node)
             self._dynamic[value] = node
         return self._dynamic[value]
+
+
+def home_of(value: ir.Value) -> ir.Graph:
+    """The graph or body a value lives in."""
+    graph = value.graph
+    assert isinstance(graph, ir.Graph)
+    return graph
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph or body a node is in."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    return graph
+
+
+def insert_behind(value: ir.Value, node: ir.Node) -> None:
+    """Puts a node where it can read a value as early as possible."""
+    producer, graph = value.producer(), home_of(value)
+    if producer is not None:
+        graph.insert_after(producer, node)
+    else:
+        graph.insert_before(graph[0], node)
 
 
 def take_over(work: Workspace, old: ir.Value, new: ir.Value, *, kept: Sequence[ir.Node]) -> None:
@@ -223,9 +256,10 @@ def take_over(work: Workspace, old: ir.Value, new: ir.Value, *, kept: Sequence[i
     for use in list(old.uses()):
         if use.node not in kept:
             use.node.replace_input_with(use.idx, new)
-    for index, output in enumerate(work.graph.outputs):
+    outputs = home_of(old).outputs
+    for index, output in enumerate(outputs):
         if output is old:
-            work.graph.outputs[index] = new
+            outputs[index] = new
     new.type, new.shape = old.type, old.shape
     public, old.name = old.name, work.name("t")
     new.name = public

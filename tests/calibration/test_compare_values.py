@@ -79,14 +79,20 @@ def test_shapes_that_broadcast_are_refused(runner):
         compare_values(runner, model, source_of(feed), [("x", "z")])
 
 
-def test_pairs_that_cannot_be_observed_are_left_out(runner):
+def test_pairs_in_bodies_are_compared_and_unknown_ones_left_out(runner):
     model = parse(
         """g (bool c, float[n] x) => (float[n] y) {
             y = If (c) <then_branch = t () => (float[n] p) { q = Relu(x) p = Neg(q) },
                         else_branch = e () => (float[n] r) { r = Abs(x) }> }"""
     )
     feed = {"c": np.array(True), "x": np.ones(2, np.float32)}
-    assert list(compare_values(runner, model, source_of(feed), [("q", "x"), ("x", "y")])) == [("x", "y")]
+    pairs = [("q", "x"), ("r", "x"), ("x", "y"), ("x", "nowhere")]
+    # The branch of q runs, that of r does not.
+    assert compare_values(runner, model, source_of(feed), pairs) == {
+        ("q", "x"): (2.0, 0.0),
+        ("r", "x"): (0.0, 0.0),
+        ("x", "y"): (2.0, 8.0),
+    }
     assert compare_values(runner, model, source_of(feed), []) == {}
 
 

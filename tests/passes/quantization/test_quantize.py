@@ -159,15 +159,6 @@ def test_quantized_model_is_left_alone():
     assert set(twice.skipped.values()) == {"it is already quantized"}
 
 
-def test_bodies_of_if_are_near_misses():
-    graph = """g (bool c, float[2,32] x) => (float[2,8] y) {
-      y = If(c) <then_branch = a () => (float[2,8] t) { t = MatMul(x, w) }, else_branch = b () => (float[2,8] e) { e = MatMul(x, v) }>
-    }"""
-    outcome = int8_kit.quantize(pass_kit.parse(graph, {"w": (32, 8), "v": (32, 8)}))
-    assert outcome.rewritten == []
-    assert set(outcome.skipped) == {"t", "e"} and all("body of an If" in r for r in outcome.skipped.values())
-
-
 def test_value_without_a_range_is_a_near_miss():
     model = int8_kit.block()
     outcome = int8_kit.quantize(model, feeds=[])
