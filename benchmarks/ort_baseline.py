@@ -25,7 +25,8 @@ nothing, options are the defaults.
 For each: the metric on the whole test split, latency ratios, bytes of the files, seconds to produce, or the message
 with which it failed. irc's artifact is that of `irc.optimize` with its defaults on the same calibration samples.
 
-All models take turns in one process, in alternating order, on a few calibration samples. A ratio is the median of the
+All models take turns in one process, in a random order and then in its reverse (in a fixed one those at its ends would run
+twice in a row, with warm caches), on a few calibration samples. A ratio is the median of the
 ratios of neighbouring runs; its interval comes from order statistics of the medians of neighbouring rounds, at 95 %.
 Sessions are opened anew halfway through, in the other order, since one of two equal sessions may be slow for as long as it lives. A
 session stops spinning when its run ends (`session.force_spinning_stop`), or its threads would slow down whoever runs next.
@@ -243,9 +244,11 @@ def timing_session(path: Path, threads: int) -> ort.InferenceSession:
 
 
 def latencies(paths: Sequence[Path], feeds: Sequence[Feed], *, threads: int, seconds: float) -> np.ndarray:
-    """Seconds of single runs, [models, rounds]; round r runs every model on one feed, forwards or backwards."""
+    """Seconds of single runs, [models, rounds]; every round runs every model on one feed."""
     rounds: list[list[float]] = []
     order = list(range(len(paths)))
+    random = np.random.default_rng(0)
+    turns = order
     for opening in range(OPENINGS):
         opened = {i: timing_session(paths[i], threads) for i in (order if opening % 2 == 0 else order[::-1])}
         for _, feed, i in itertools.product(range(WARM_UP), feeds, order):
@@ -255,8 +258,9 @@ def latencies(paths: Sequence[Path], feeds: Sequence[Feed], *, threads: int, sec
         while here < LEAST_ROUNDS or time.perf_counter() < end:
             # Both orders on a feed before the next feed.
             feed = feeds[here // 2 % len(feeds)]
+            turns = [int(i) for i in random.permutation(order)] if here % 2 == 0 else turns[::-1]
             times = [0.0] * len(paths)
-            for i in order if here % 2 == 0 else order[::-1]:
+            for i in turns:
                 start = time.perf_counter()
                 opened[i].run(None, feed)
                 times[i] = time.perf_counter() - start

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from irc.analysis.concrete_shapes import ConcreteShapes
 from irc.calibration.memory_packing import sizes_of
+from irc.ir import snapshot, unique_name
 from irc.pass_base import node_id
 from irc.precision_cut import Choice, Link, cheapest, total_cost
 from irc.runner import Feed, NodeTime, Runner
@@ -28,6 +29,9 @@ _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 _LAYOUT = ("Transpose", "ReorderInput", "ReorderOutput")
 _SUFFIX = re.compile(r"(_token_\d+|_nhwc|_nchwc|/duplicated|_out\d+)+\Z")
 _PROBED = (256, 1 << 14, 1 << 20)
+_KERNEL = re.compile("Conv|Gemm|MatMul")
+_FUSED_NODES = 8
+"""As many nodes are looked at behind a kernel that a weighted operator was fused into."""
 _OUTPUT = "<output>"
 
 
@@ -86,8 +90,8 @@ def slower_as_integers(
         RunnerError: If a model cannot run a feed.
     """
     graph = _Graph(base, sites, style, feeds[0])
-    in_float, _ = graph.attributed(runner.profile(base, feeds, seconds=seconds))
-    as_integers, others = graph.attributed(runner.profile(integer, feeds, seconds=seconds))
+    in_float, _ = graph.attributed(runner.profile(_named(base), feeds, seconds=seconds))
+    as_integers, others = graph.attributed(runner.profile(_named(integer), feeds, seconds=seconds))
     to_integers, to_float = _conversions(runner, style)
     converted = sum(time.elements for time in others if time.op_type in _CONVERSIONS)
     layout = sum(time.microseconds for time in others if time.op_type in _LAYOUT) / max(converted, 1)
@@ -108,6 +112,15 @@ def slower_as_integers(
         if key in everything and key not in chosen
     }
     return Slower(slower, gain)
+
+
+def _named(model: ir.Model) -> ir.Model:
+    """A copy whose nodes all have names, by which the profile tells them apart."""
+    copy = snapshot(model)
+    for index, node in enumerate(copy.graph.all_nodes()):
+        if not node.name:
+            node.name = unique_name(copy, f"irc.node.{index}")
+    return copy
 
 
 def _conversions(runner: Runner, style: QuantizationStyle) -> tuple[Conversion, Conversion]:
@@ -164,22 +177,80 @@ class _Graph:
             else:
                 key = ("float", site)
             self._group[node] = key
-        self._makers = {v.name: self._group[node] for node in base.graph for v in node.outputs if v.name}
-        self._names = {node.name: self._group[node] for node in base.graph if node.name}
+        self._makers = {v.name: node for node in base.graph for v in node.outputs if v.name}
+        self._names = {node.name: node for node in base.graph if node.name}
 
     def attributed(self, times: Sequence[NodeTime]) -> tuple[dict[Hashable, float], list[NodeTime]]:
         """Microseconds by choice, and the nodes that are of none: conversions and changes of layout."""
         found: dict[Hashable, float] = {}
-        others = []
+        others: list[NodeTime] = []
+        unnamed: list[NodeTime] = []
+        fused: list[tuple[NodeTime, ir.Node]] = []
         for time in times:
-            stem = _SUFFIX.sub("", time.name)
-            names = [*(_SUFFIX.sub("", name) for name in time.outputs), stem]
-            key = next((self._makers[name] for name in names if name in self._makers), self._names.get(stem))
-            if key is None or time.op_type in _CONVERSIONS or (time.op_type in _LAYOUT and _inserted(time, self._base)):
+            node = self._executed(time)
+            if time.op_type in _CONVERSIONS or (
+                time.op_type in _LAYOUT and (node is None or node.op_type != "Transpose")
+            ):
+                others.append(time)
+            elif node is None:
+                unnamed.append(time)
+            elif self._group[node] not in self._members and _KERNEL.search(time.op_type):
+                fused.append((time, node))
+            else:
+                self._add(found, self._group[node], time)
+        for time, node in fused:
+            self._add(found, self._behind(node, found), time)
+        makers = {name: time for time in times for name in time.outputs}
+        for time in unnamed:
+            site = self._upstream(time, makers)
+            if site is None:
                 others.append(time)
             else:
-                found[key] = found.get(key, 0.0) + time.microseconds
+                self._add(found, site, time)
         return found, others
+
+    def _upstream(self, time: NodeTime, makers: Mapping[str, NodeTime]) -> Hashable | None:
+        """The site whose result a node without a name reads, conversions passed: what it would be fused with in float."""
+        pending, seen = [time], {time}
+        while pending and len(seen) <= _FUSED_NODES:
+            for name in pending.pop(0).inputs:
+                maker = makers.get(name)
+                if maker is None or maker in seen:
+                    continue
+                seen.add(maker)
+                node = None if maker.op_type in _CONVERSIONS else self._executed(maker)
+                if node is not None and self._group[node] in self._members:
+                    return self._group[node]
+                if node is None:
+                    pending.append(maker)
+        return None
+
+    @staticmethod
+    def _add(found: dict[Hashable, float], key: Hashable, time: NodeTime) -> None:
+        found[key] = found.get(key, 0.0) + time.microseconds
+
+    def _executed(self, time: NodeTime) -> ir.Node | None:
+        """The node of the float model whose result a runtime node gives, or whose name it kept."""
+        stem = _SUFFIX.sub("", time.name)
+        for name in (*(_SUFFIX.sub("", output) for output in time.outputs), stem):
+            if name in self._makers:
+                return self._makers[name]
+        return self._names.get(stem)
+
+    def _behind(self, node: ir.Node, found: Mapping[Hashable, float]) -> Hashable:
+        """The site that a kernel with the result of a later node executes: the nearest before it that has no kernel yet."""
+        pending, seen = [node], {node}
+        while pending:
+            current = pending.pop(0)
+            key = self._group[current]
+            if key in self._members and key not in found:
+                return key
+            for value in current.inputs:
+                maker = value.producer() if value is not None else None
+                if maker is not None and maker in self._group and maker not in seen and len(seen) < _FUSED_NODES:
+                    seen.add(maker)
+                    pending.append(maker)
+        return self._group[node]
 
     def choices(self, in_float: Mapping[Hashable, float], as_integers: Mapping[Hashable, float]) -> list[Choice]:
         """One per group; a weighted site that was not found in both profiles stays as it is.
@@ -242,14 +313,6 @@ class _Graph:
         if node.op_type in self._style.weighted and node_id(node) in self.site_groups and index:
             return None
         return self._group[node]
-
-
-def _inserted(time: NodeTime, base: ir.Model) -> bool:
-    """Whether the runtime put a node there itself."""
-    if time.op_type != "Transpose":
-        return False
-    name = _SUFFIX.sub("", time.name)
-    return not any(node.op_type == "Transpose" and node.name == name for node in base.graph)
 
 
 __all__ = ["Slower", "slower_as_integers"]

@@ -102,15 +102,15 @@ def _times(runs: list[dict[str, tuple[float, str, int]]], feeds: int) -> list[No
         for feed in range(feeds):
             times = [run[name][0] if name in run else 0.0 for run in runs[feed::feeds]]
             quiet.append(float(np.quantile(times, QUIET_QUANTILE)) if times else 0.0)
-        found.append(NodeTime(name, op_type, (), elements, float(np.mean(quiet))))
+        found.append(NodeTime(name, op_type, (), (), elements, float(np.mean(quiet))))
     return found
 
 
 def _expanded(times: list[NodeTime], nodes: list[Any]) -> list[NodeTime]:
     """The times with the outputs of the nodes, what the runtime expanded at the last moment put together again.
 
-    An operator without a kernel is in the optimized graph as it is, and in the profile as the nodes of its definition,
-    with names of their own. They run right behind what the operator reads.
+    An operator without a kernel is in the profile as the nodes of its definition, which have no names in the optimized
+    graph, or are not there at all. They run right behind what the operator reads.
     """
     known = {node.name: node for node in nodes}
     ran = {time.name for time in times}
@@ -125,14 +125,15 @@ def _expanded(times: list[NodeTime], nodes: list[Any]) -> list[NodeTime]:
         node = known.get(one.name)
         if node is not None:
             last = node
-            found.append(dataclasses.replace(one, outputs=tuple(node.output)))
+            found.append(dataclasses.replace(one, inputs=tuple(node.input), outputs=tuple(node.output)))
             continue
-        whole = next((r for name in (last.output if last is not None else ()) for r in readers.get(name, ())), None)
-        if whole is None:
+        whole = [reader for name in (last.output if last is not None else ()) for reader in readers.get(name, ())]
+        if not whole:
             found.append(one)
-        elif found and found[-1].name == whole.name:
+        elif found and found[-1].outputs == tuple(whole[0].output):
             total = found[-1].microseconds + one.microseconds
             found[-1] = dataclasses.replace(found[-1], microseconds=total, elements=one.elements)
         else:
-            found.append(NodeTime(whole.name, whole.op_type, tuple(whole.output), one.elements, one.microseconds))
+            inputs, outputs = tuple(whole[0].input), tuple(whole[0].output)
+            found.append(NodeTime(whole[0].name, whole[0].op_type, inputs, outputs, one.elements, one.microseconds))
     return found

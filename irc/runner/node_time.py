@@ -12,6 +12,7 @@ class NodeTime:
     Attributes:
         name: Its name there.
         op_type: Its operator, which may be the runtime's own.
+        inputs: Names of what it reads.
         outputs: Names of its outputs.
         elements: Elements of its first output; 0 if unknown.
         microseconds: Time of one run of the model: lower quartile over runs, mean over feeds.
@@ -19,6 +20,7 @@ class NodeTime:
 
     name: str
     op_type: str
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     elements: int
     microseconds: float
