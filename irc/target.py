@@ -148,6 +148,8 @@ class QuantizationStyle:
         weighted: Operators with a constant weight that have integer kernels.
         needs_output: Of these, operators that are integer only when their output is quantized too.
         sums_become_bias: Whether the runtime makes a float Gemm of a quantized MatMul and a float sum behind it.
+        requantized: Operators whose float weight the runtime quantizes, its own way, between DequantizeLinear with one
+            scale and QuantizeLinear.
         weight_zero_points: Of these, operators that want an explicit zero point of zeros for their weight.
         joining: Operators without weights that are integer when all their inputs and their output are quantized.
         residual: Whether the skip branch of an Add behind an integer operator is quantized, the other branch not.
@@ -164,6 +166,7 @@ class QuantizationStyle:
     weighted: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
     needs_output: tuple[str, ...] = ()
     sums_become_bias: bool = False
+    requantized: tuple[str, ...] = ()
     weight_zero_points: tuple[str, ...] = ()
     joining: tuple[str, ...] = ()
     residual: bool = False

@@ -133,6 +133,15 @@ def noise(model: ir.Model, other: ir.Model, feed: pass_kit.Feed | None = None) -
     return error / energy
 
 
+def optimization_error(model: ir.Model) -> float:
+    """Energy of what ONNX Runtime's optimizations change, relative to the outputs without them."""
+    feed = pass_kit.feeds(model, seed=0)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    plain, optimized = pass_kit.run(model, feed), session.run(None, feed)
+    error = sum(float(np.sum(np.square(a.astype(np.float64) - b))) for a, b in zip(plain, optimized, strict=True))
+    return error / sum(float(np.sum(np.square(a, dtype=np.float64))) for a in plain)
+
+
 def operators(model: ir.Model) -> collections.Counter[str]:
     """Operator types of a model with their counts."""
     return collections.Counter(node.op_type for node in model.graph)

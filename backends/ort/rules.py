@@ -228,6 +228,36 @@ def _same_numbers(one: ir.Node, other: ir.Node) -> bool:
     return True
 
 
+class FloatWeightStaysFloat(Rule):
+    """Between a pair and a quantizer the runtime rounds float weights itself, per tensor (its WeightBiasQuantization).
+
+    Placement obeys through `QuantizationStyle.requantized`.
+    """
+
+    name = "float-weight-stays-float"
+    summary = "A float Conv, ConvTranspose or Gemm must not stand directly between DequantizeLinear and QuantizeLinear."
+    effect = "wrong"
+
+    _OPERATORS = ("Conv", "ConvTranspose", "Gemm")
+
+    def findings(self, model: ir.Model) -> Iterator[Finding]:
+        """An operator with a float constant weight, a dequantized input with one scale, and a quantized output."""
+        for node in model.graph.all_nodes():
+            if node.domain != "" or node.op_type not in self._OPERATORS or not is_dequantized(node.inputs[0]):
+                continue
+            if constant(node.inputs[1]) is None or is_dequantized(node.inputs[1]) or not _quantized_after(node):
+                continue
+            assert node.inputs[0] is not None
+            pair = node.inputs[0].producer()
+            scale = constant(pair.inputs[1]) if pair is not None else None
+            if scale is not None and scale.size == 1:
+                message = (
+                    f"the runtime quantizes the weight of this {node.op_type} per tensor, whatever the file says: quantize it "
+                    "per channel, or dequantize its input with a vector of equal scales"
+                )
+                yield self.finding(node, message)
+
+
 class PairFeedsIntegerKernel(Rule):
     """A Q/DQ pair that nothing integer uses is pure cost."""
 
@@ -271,5 +301,6 @@ RULES: tuple[Rule, ...] = (
     GemmOperands(),
     OperandIsQuantizedDirectly(),
     MovedIntegersKeepTheirScale(),
+    FloatWeightStaysFloat(),
     PairFeedsIntegerKernel(),
 )

@@ -91,6 +91,7 @@ class OrtTarget(Target):
             gemm_bias="int32",
             needs_output=("Conv",),
             sums_become_bias=True,
+            requantized=("Conv", "ConvTranspose", "Gemm"),
             weight_zero_points=("Gemm",),
             joining=("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"),
             commuting=MOVES,

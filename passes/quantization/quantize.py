@@ -26,7 +26,7 @@ from irc.errors import UsageError
 from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.quantization import existing, offers, placement
-from irc.passes.quantization.gemm import integer_bias
+from irc.passes.quantization.gemm import integer_bias, keep_sum_apart
 from irc.passes.quantization.local_error import local_errors
 from irc.passes.quantization.table import quantize_table
 from irc.passes.quantization.workspace import Workspace, drop_if_unused, graph_of
@@ -199,7 +199,8 @@ def _weighted(node: ir.Node, work: Workspace) -> str | None:
     pair = work.quantize(source)
     if pair is None:
         return f"{source.name!r} has no calibrated range"
-    node.replace_input_with(0, work.twin(pair, graph_of(node)))
+    keep_sum_apart(node, work)
+    work.read_as_integers(node, 0, pair)
     old = node.inputs[1]
     zero_point = node.op_type in work.style.weight_zero_points or weight.transposed
     dequantized = work.dequantized(
@@ -227,7 +228,7 @@ def _product(node: ir.Node, work: Workspace) -> str | None:
     for index, value in enumerate(node.inputs):
         pair = work.quantize(value) if value is not None else None
         assert pair is not None
-        node.replace_input_with(index, work.twin(pair, graph_of(node)))
+        work.read_as_integers(node, index, pair)
     return None
 
 
@@ -236,7 +237,7 @@ def _join(node: ir.Node, work: Workspace) -> str | None:
         assert value is not None
         pair = work.pair_of(value) or work.quantize(value)
         assert pair is not None
-        node.replace_input_with(index, work.twin(pair, graph_of(node)))
+        work.read_as_integers(node, index, pair)
     work.quantize_for_all(placement.fused_output(node, work.style))
     return None
 
@@ -264,7 +265,7 @@ def _quantize_skip_branch(node: ir.Node, work: Workspace) -> str | None:
         return "its skip branch is not quantized"
     pair = work.pair_of(node.inputs[index])
     assert pair is not None
-    node.replace_input_with(index, work.twin(pair, graph_of(node)))
+    work.read_as_integers(node, index, pair)
     return None
 
 

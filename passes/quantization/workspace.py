@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.calibration import Statistics
-from irc.ir import add_initializer, constant_tensor, unique_name
+from irc.ir import add_initializer, constant, constant_tensor, unique_name
 from irc.passes.quantization.activations import ActivationScale, activation_scale
 from irc.passes.quantization.weights import Array, quantized_tensor
 from irc.target import QuantizationStyle
@@ -71,6 +71,7 @@ class Workspace:
         self._pairs: dict[ir.Value, Pair] = {}
         self._by_twin: dict[ir.Value, Pair] = {}
         self._twins: dict[tuple[Pair, ir.Graph], ir.Value] = {}
+        self._apart: dict[Pair, ir.Value] = {}
         self._weights: dict[tuple[ir.Value, int], StoredWeight] = {}
         self._made: dict[tuple[Hashable, ir.Graph], ir.Value] = {}
         self._dynamic: dict[ir.Value, ir.Node] = {}
@@ -164,10 +165,52 @@ class Workspace:
         # Users in bodies too read the twin beside the value: dequantized once, however often a body runs.
         twin = self.twin(pair, graph)
         for use in list(value.uses()):
-            if use.node is not pair.quantize:
-                use.node.replace_input_with(use.idx, twin)
+            if use.node is pair.quantize:
+                continue
+            stays_float = use.idx == 0 and use.node.domain == "" and use.node.op_type in self.style.requantized
+            use.node.replace_input_with(use.idx, self._twin_apart(pair, value) or twin if stays_float else twin)
         take_over_outputs(graph, value, twin, self.name("f"))
         return pair
+
+    def _twin_apart(self, pair: Pair, value: ir.Value) -> ir.Value | None:
+        """The dequantized value for an operator that is float and is to stay so, unless it becomes a site later.
+
+        Behind a scale per channel the runtime does not take the operator for one that was meant to be integer.
+        """
+        if pair not in self._apart:
+            channels = value.shape[1] if value.shape is not None and len(value.shape) > 1 else None
+            if not isinstance(channels, int):
+                return None
+            zero = np.full(channels, constant(pair.zero_point))
+            inputs = [
+                pair.quantize.outputs[0],
+                self.constant(np.full(channels, pair.step), "s"),
+                self.constant(zero, "z"),
+            ]
+            node = ir.node("DequantizeLinear", inputs, {"axis": 1}, name="")
+            node.outputs[0].name = self.name("d")
+            home_of(value).insert_after(pair.quantize, node)
+            self._apart[pair] = node.outputs[0]
+            self._by_twin[node.outputs[0]] = pair
+        return self._apart[pair]
+
+    def read_as_integers(self, node: ir.Node, index: int, pair: Pair) -> None:
+        """Makes an operator read the twin with one scale, and removes what only kept it float."""
+        node.replace_input_with(index, self.twin(pair, graph_of(node)))
+        apart = self._apart.get(pair)
+        maker = apart.producer() if apart is not None else None
+        if apart is not None and not apart.uses() and maker is not None and maker.graph is not None:
+            del self._apart[pair], self._by_twin[apart]
+            constants = maker.inputs[1:]
+            maker.graph.remove(maker, safe=True)
+            for value in constants:
+                self._forget_unused(value)
+
+    def _forget_unused(self, value: ir.Value | None) -> None:
+        """Removes a constant that lost its last user, also from those that are shared."""
+        if value is not None and not value.uses():
+            self._constants = {key: kept for key, kept in self._constants.items() if kept is not value}
+            drop_if_unused(value)
 
     # -- weights ----------------------------------------------------------------------------------------------------
 

@@ -153,6 +153,7 @@ FINDINGS = {
     "matmul, row": {"sum-stays-apart"},
     "matmul, row, known shape": {"sum-stays-apart"},
     "slice, other scale": {"moved-integers-keep-their-scale"},
+    "conv of a float weight": {"float-weight-stays-float"},
     "reduce mean": {PAIR},
     "gelu": {PAIR},
     "hard swish": {PAIR},

@@ -47,6 +47,23 @@ def test_flatten_between_pair_and_gemm_is_found():
     assert "operand-is-quantized-directly" in rules_found(model)
 
 
+def test_float_weight_between_integers_is_found():
+    graph = """g (float[2,16,8,8] x) => (float y) {
+        a = Conv<pads=[1,1,1,1]>(x, w1) b = Conv(a, w2) c = Conv<pads=[1,1,1,1]>(b, w3) y = Tanh(c) }"""
+    weights = {"w1": (16, 16, 3, 3), "w2": (16, 16, 3, 3), "w3": (16, 16, 3, 3)}
+    model = int8_kit.quantize(pass_kit.parse(graph, weights), deny=lambda site: site == "b").model
+    assert rules_found(model) == set()
+    kept = next(n for n in model.graph if n.op_type == "Conv" and n.inputs[1].name == "w2")
+    vector = kept.inputs[0].producer()
+    scale = ir.Value(name="one", const_value=ir.tensor(vector.inputs[1].const_value.numpy()[0], name="one"))
+    zero = ir.Value(name="none", const_value=ir.tensor(vector.inputs[2].const_value.numpy()[0], name="none"))
+    for value in (scale, zero):
+        model.graph.register_initializer(value)
+    vector.replace_input_with(1, scale)
+    vector.replace_input_with(2, zero)
+    assert rules_found(model) == {"float-weight-stays-float"}
+
+
 def test_pair_between_float_operators_is_found():
     model = int8_kit.quantize(
         pass_kit.parse("g (float[2,32] x) => (float[2,8] y) { a = Tanh(x) y = MatMul(a, w) }", {"w": (32, 8)})

@@ -275,3 +275,31 @@ def test_convolutions_of_every_kind(spatial, group, tmp_path):
     outcome = int8_kit.quantize(model)
     assert outcome.rewritten == ["c"] and int8_kit.noise(model, outcome.model) < LIMIT
     assert int8_kit.runtime_operators(outcome.model, tmp_path)["QLinearConv"] == 1
+
+
+@pytest.mark.parametrize(
+    "operator, weight",
+    [("Conv<pads=[1,1,1,1]>", (16, 16, 3, 3)), ("Conv<group=16>", (16, 1, 3, 3)), ("ConvTranspose", (16, 16, 3, 3))],
+)
+def test_what_is_left_in_float_between_integers_stays_float(operator, weight, tmp_path):
+    """ONNX Runtime quantizes a float weight itself, per tensor, where it finds it between a pair and a quantizer."""
+    graph = f"""g (float[2,16,8,8] x) => (float y) {{
+        a = Conv<pads=[1,1,1,1]>(x, w1) b = {operator}(a, w2, b2) c = Conv<pads=[1,1,1,1]>(b, w3) y = Tanh(c) }}"""
+    rng = np.random.default_rng(0)
+    uneven = (rng.standard_normal(weight) * np.exp(rng.uniform(-4, 4, (weight[0], 1, 1, 1)))).astype(np.float32)
+    model = pass_kit.parse(graph, {"w1": (16, 16, 3, 3), "w2": uneven, "b2": (16,), "w3": (16, 16, 3, 3)})
+    outcome = int8_kit.quantize(model, deny=lambda site: site == "b")
+    assert outcome.rewritten == ["a", "c"]
+    operators = int8_kit.runtime_operators(outcome.model, tmp_path)
+    assert operators["QLinearConv"] == 2
+    assert int8_kit.optimization_error(outcome.model) < 1e-5
+    (kept,) = [n for n in outcome.model.graph if n.op_type == operator.split("<")[0] and n.inputs[1].name == "w2"]
+    assert kept.inputs[0].producer().attributes.get_int("axis") == 1
+
+
+def test_twins_for_float_readers_go_when_the_reader_becomes_integer():
+    outcome = int8_kit.quantize(int8_kit.block())
+    for node in outcome.model.graph:
+        if node.op_type == "DequantizeLinear":
+            assert node.outputs[0].uses() or node.outputs[0].is_graph_output()
+            assert node.inputs[0].producer() is None or node.inputs[1].shape.rank() == 0
