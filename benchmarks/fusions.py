@@ -131,7 +131,7 @@ ATTENTION_4D = (
 
 def cases() -> list[Case]:
     """Every case, at several sizes."""
-    return [*elementwise(), *products(), *attention()]
+    return [*elementwise(), *products(), *attention(), *kept_apart(), *spatial_means()]
 
 
 def elementwise() -> list[Case]:
@@ -210,6 +210,40 @@ def attention() -> list[Case]:
                 after = f"y = Attention<scale=0.125{heads}>(q, k3, v3{given})"
                 name = f"Attention {rank}-D {list(shape)} mask {mask and list(mask)}"
                 found.append(Case(name, inputs, before.format(**parts), after, 23))
+    return found
+
+
+def kept_apart() -> list[Case]:
+    """A residual sum as Add, which the runtime fuses with the normalization behind it, and as Sum, which it does not."""
+    found = []
+    for shape in ((1, 16, 384), (1, 128, 384), (1, 128, 768), (8, 197, 768)):
+        weights = dict.fromkeys(("g", "b", "b1"), shape[-1:])
+        for label, first, norm, opset in (
+            ("Add", "", "LayerNormalization(s, g, b)", 17),
+            ("Add, Add", "a = Add(x, b1) ", "LayerNormalization(s, g, b)", 17),
+            ("Add", "", "RMSNormalization(s, g)", 23),
+        ):
+            inputs = "a, z" if first else "x, z"
+            before, after = (f"{first}s = {sum_}({inputs}) y = {norm}" for sum_ in ("Add", "Sum"))
+            name = f"{label} before {norm.partition('(')[0]} as Sum {list(shape)}"
+            found.append(Case(name, {"x": shape, "z": shape}, before, after, opset, weights))
+    return found
+
+
+def spatial_means() -> list[Case]:
+    """The mean over all spatial axes and the pool, in float behind a convolution, and between integers."""
+    found = []
+    for channels, size in ((64, 8), (320, 4), (1280, 7)):
+        shape, groups = (1, channels, size, size), f"<group={channels}, kernel_shape=[1,1]>"
+        pair = "{0}q = QuantizeLinear({0}, scale) {0}d = DequantizeLinear({0}q, scale) "
+        for label, first, value, last in (
+            ("float", f"c = Conv{groups}(x, w) ", "c", "y = Relu(m)"),
+            ("int8", pair.format("x"), "xd", f"{pair.format('m')}y = Identity(md)"),
+        ):
+            mean = f"{first}m = ReduceMean<axes=[2,3], keepdims=1>({value}) {last}"
+            pool = f"{first}m = GlobalAveragePool({value}) {last}"
+            name = f"GlobalAveragePool for ReduceMean {list(shape)} {label}"
+            found.append(Case(name, {"x": shape}, mean, pool, 17, {"w": (channels, 1, 1, 1)}))
     return found
 
 

@@ -69,6 +69,7 @@ LOSSLESS = ",".join(
         "fold-affine",
         "fold-batch-norm",
         "fuse-matmul-add",
+        "separate-residual-add",
         "merge-duplicate-initializers",
         "eliminate-dead-code",
     )
@@ -135,7 +136,9 @@ def level(name: str, *, has_data: bool) -> Recipe:
         return Recipe("-O0", ())
     if name == "O1":
         return Recipe("-O1", tuple(pipeline.parse(LOSSLESS)), never_worse=True)
-    lossy = "quantize,quantize-weights{rest=true}" if has_data else "quantize-dynamic,quantize-weights"
+    lossy = (
+        "pool-spatial-mean,quantize,quantize-weights{rest=true}" if has_data else "quantize-dynamic,quantize-weights"
+    )
     return Recipe(
         "-O2",
         tuple(pipeline.parse(f"{LOSSLESS},{lossy}")),

@@ -229,6 +229,18 @@ class Target(abc.ABC):
         """
         return opset <= self.max_opset
 
+    def fuses_slowly(self, node: ir.Node, reader: str, opset: int) -> bool:
+        """Whether the runtime fuses a node with the one that alone reads its result, into a kernel slower than both.
+
+        By default no fusion of a runtime loses time.
+
+        Args:
+            node: A float node.
+            reader: Type of the operator that reads its result, as it is or written out.
+            opset: Version of the default domain.
+        """
+        return False
+
     def lint(self, model: ir.Model) -> list[Finding]:
         """Where a finished model breaks a rule, versions first, then rule by rule, each in graph order."""
         found = [finding for rule in self.rules for finding in rule.findings(model)]

@@ -53,10 +53,12 @@ PASSES = (
     "merge-reshapes:reshaped_dimensions",
     "merge-slices",
     "merge-transposes",
+    "pool-spatial-mean",
     "raise-opset",
     "resolve-cast-like",
     "rewrite-with-onnxscript",
     "rewrite-with-onnxscript:foreign_replacement",
+    "separate-residual-add",
     "simplify-with-onnxsim",
     "simplify-with-onnxsim:foreign_result",
     "unroll-loop",
@@ -265,6 +267,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
         "left out: array is not None",
     ),
     "merge-transposes": ("left out: node.inputs[0] is not None", "left out: inner.inputs[0] is None"),
+    # for the type checker: a mean has an input
+    "pool-spatial-mean": ("left out: source is None",),
     # an input that was none before is a weight, and a model has a version
     "raise-opset": ("left out: value.name in weights", "left out: 0"),
     # a CastLike has two inputs

@@ -52,6 +52,7 @@ Instruction sets: U8S8 below is uint8 activations with int8 weights, and so on.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -61,7 +62,9 @@ import onnx_ir as ir
 from irc.backends.ort import coverage as read_back
 from irc.backends.ort.composites import has_composite
 from irc.backends.ort.rules import MOVES, RULES
+from irc.backends.ort.slow_fusions import installed_version, is_slow
 from irc.coverage import Coverage
+from irc.errors import PassOptionError
 from irc.ledger import Ledger
 from irc.runner import Runner
 from irc.target import QuantizationStyle, Rule, Target
@@ -74,6 +77,8 @@ class OrtTarget(Target):
     Attributes:
         cpu: Instruction set: "vnni" (also AMX), "avx2" (also AVX-512 without VNNI; 7-bit weights, whose products cannot
             saturate), "arm64".
+        version: Version of the runtime that the artifact is for, as in "1.31"; by default that of the installed one.
+            Which fusions of the runtime are avoided depends on it: see `slow_fusions`.
     """
 
     name: ClassVar[str] = "ort"
@@ -81,6 +86,11 @@ class OrtTarget(Target):
     max_ir_version: ClassVar[int] = 13
     executed_here: ClassVar[bool] = True
     cpu: Literal["vnni", "avx2", "arm64"] = "vnni"
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.version and not re.fullmatch(r"\d+\.\d+(\.\d+)?", self.version):
+            raise PassOptionError(f"ort: version is {self.version!r}; it must be one such as 1.31")
 
     @property
     def quantization(self) -> QuantizationStyle:
@@ -106,6 +116,10 @@ class OrtTarget(Target):
     def has_operator(self, op_type: str, opset: int, dtype: ir.DataType, *, mode: str = "") -> bool:
         """What was measured of composite operators; of others, whether the opset is read."""
         return super().has_operator(op_type, opset, dtype) and has_composite(op_type, opset, dtype, mode)
+
+    def fuses_slowly(self, node: ir.Node, reader: str, opset: int) -> bool:
+        """What was measured of the runtime's own fusions in its versions, on x86-64."""
+        return self.cpu != "arm64" and is_slow(node, reader, opset, self.version or installed_version())
 
     def coverage(self, runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
         """Reads ONNX Runtime's own optimized graph of the artifact."""

@@ -1,6 +1,7 @@
 """Searches for the range of a quantizer: how much clipping is worth finer steps.
 
-Both work on a density, whose bins are flat, so that the error of a quantizer is integrated exactly rather than sampled.
+Both work on a density, whose bins are flat, so that the error of a quantizer is integrated exactly rather than sampled, and
+both try all candidates of a grid at once.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 ENTROPY_BINS_PER_LEVEL = 16
 """Equal bins per quantization level: 2 048 for the 128 levels of one side, 4 096 for 256."""
-_COARSE_STEPS = 256
-_SHRINK = 0.92
-_SHRINKINGS = 60
-"""Down to a 140th of the extremes."""
+_COARSE_STEP = 8
+_UNSEEN = 1e-9
+"""The share that a bin is taken to have which is clipped into but has no mass of its own."""
+_SHRINK = 0.9
+_SHRINKINGS = 46
+"""Down to a 110th of the extremes."""
+_FINE_STEPS = 6
 _ROUNDS = 2
+Errors = Callable[[Numbers], Numbers]
 
 
 def least_divergence(density: Density, levels: int) -> float:
@@ -42,42 +47,55 @@ def least_divergence(density: Density, levels: int) -> float:
     masses = density.linear(bins, high) if high > 0 else np.zeros(0)
     if not masses.sum() > 0:
         return high
-    tail = np.concatenate([np.cumsum(masses[::-1])[::-1], [0.0]])
-    known: dict[int, float] = {}
-
-    def divergence(count: int) -> float:
-        if count not in known:
-            known[count] = _divergence(masses[:count], float(tail[count]), levels)
-        return known[count]
-
-    step = max(1, (bins - levels) // _COARSE_STEPS)
+    divergence = _Divergence(masses, levels)
     # The widest first: of equal divergences the one that clips least is taken.
-    best = min(range(bins, levels - 1, -step), key=divergence)
-    near = range(min(bins, best + step - 1), max(levels, best - step + 1) - 1, -1)
-    best = min(near, key=divergence)
+    coarse = np.arange(bins, levels - 1, -_COARSE_STEP)
+    best = int(coarse[np.argmin(divergence(coarse))])
+    near = np.arange(min(bins, best + _COARSE_STEP - 1), max(levels, best - _COARSE_STEP + 1) - 1, -1)
+    best = int(near[np.argmin(divergence(near))])
     return high * best / bins
 
 
-def _divergence(masses: Numbers, clipped: float, levels: int) -> float:
-    used = masses > 0
-    reference = masses.copy()
-    reference[-1] += clipped
-    bounds = np.arange(levels) * len(masses) // levels
-    sums, filled = np.add.reduceat(masses, bounds), np.add.reduceat(used.astype(np.float64), bounds)
-    sizes = np.diff(np.append(bounds, len(masses)))
-    spread = np.repeat(sums / np.maximum(filled, 1), sizes) * used
-    p, q = reference / reference.sum(), spread / max(float(spread.sum()), 1e-300)
-    # What is clipped into an empty last bin has no counterpart; a small mass there keeps the divergence finite.
-    q = np.maximum(q, np.where(p > 0, 1e-9, 0.0))
-    some = p > 0
-    return float(np.sum(p[some] * np.log(p[some] / q[some])))
+class _Divergence:
+    """KL divergences for numbers of bins kept, in time proportional to the levels, by sums over the bins made once.
+
+    Within a level the quantized distribution is flat, so that `sum p log q` needs the mass of each level only.
+    """
+
+    def __init__(self, masses: Numbers, levels: int) -> None:
+        self._masses, self._levels = masses, levels
+        self._sums = np.concatenate([[0.0], np.cumsum(masses)])
+        self._used = np.concatenate([[0.0], np.cumsum(masses > 0)])
+        self._entropy = np.concatenate([[0.0], np.cumsum(_times_log(masses))])
+
+    def __call__(self, counts: np.ndarray[Any, np.dtype[np.int64]]) -> Numbers:
+        total = self._sums[-1]
+        bounds = counts[:, None] * np.arange(self._levels + 1) // self._levels
+        mass, used = np.diff(self._sums[bounds], axis=1), np.diff(self._used[bounds], axis=1)
+        inside = self._sums[counts][:, None]
+        share = np.divide(mass, used * inside, out=np.ones_like(mass), where=(mass > 0) & (inside > 0))
+        clipped = total - self._sums[counts]
+        last = self._masses[counts - 1]
+        into = np.where(last > 0, share[:, -1], _UNSEEN)
+        own = self._entropy[counts - 1] + _times_log(last + clipped)
+        crossed = np.sum(mass * np.log(share), axis=1) + clipped * np.log(into)
+        result: Numbers = (own - crossed) / total - np.log(total)
+        return np.where(inside[:, 0] > 0, result, np.inf)
 
 
-def least_squares(density: Density, low: float, high: float, *, levels: int, symmetric: bool) -> tuple[float, float]:
+def _times_log(x: Numbers) -> Numbers:
+    result: Numbers = x * np.log(np.where(x > 0, x, 1.0))
+    return result
+
+
+def least_squares(
+    density: Density, rough: Density, low: float, high: float, *, levels: int, symmetric: bool
+) -> tuple[float, float]:
     """The range of a uniform quantizer with the least squared error over a density.
 
     Args:
         density: Of the elements.
+        rough: The same in fewer bins, to search where the best range may be.
         low: Smallest, at most 0.
         high: Largest, at least 0.
         levels: Quantization levels.
@@ -87,55 +105,81 @@ def least_squares(density: Density, low: float, high: float, *, levels: int, sym
         The range, within [low, high] unless it is symmetric.
     """
     if symmetric:
-        reach = max(-low, high)
-        best = _narrowest(lambda x: squared_error(density, -x * reach, x * reach, levels))
-        return -best * reach, best * reach
-    if low == 0.0 or high == 0.0:
-        best = _narrowest(lambda x: squared_error(density, low * x, high * x, levels))
-        return low * best, high * best
+        low, high = -max(-low, high), max(-low, high)
+
+    def both(on: Density) -> Errors:
+        return lambda x: squared_errors(on, low * x, high * x, levels)
+
+    def right_of(on: Density, left: float) -> Errors:
+        return lambda x: squared_errors(on, np.full_like(x, low * left), high * x, levels)
+
+    def left_of(on: Density, right: float) -> Errors:
+        return lambda x: squared_errors(on, low * x, np.full_like(x, high * right), levels)
+
+    together = _least(both(rough), _coarse_grid())
+    if symmetric or low == 0.0 or high == 0.0:
+        together = _least(both(density), _fine_grid(together))
+        return low * together, high * together
     # Together first, then each end in turn: a heavy tail on one side only is the usual case.
-    together = _narrowest(lambda x: squared_error(density, low * x, high * x, levels))
     left = right = together
     for _ in range(_ROUNDS):
         before = (left, right)
-        right = _narrowest(lambda x: squared_error(density, low * left, high * x, levels))  # noqa: B023
-        left = _narrowest(lambda x: squared_error(density, low * x, high * right, levels))  # noqa: B023
+        right = _least(right_of(rough, left), _coarse_grid())
+        left = _least(left_of(rough, right), _coarse_grid())
         if (left, right) == before:
             break
+    right = _least(right_of(density, left), _fine_grid(right))
+    left = _least(left_of(density, right), _fine_grid(left))
     return low * left, high * right
 
 
-def squared_error(density: Density, low: float, high: float, levels: int) -> float:
-    """The sum of squared errors of quantizing a density with `levels` steps from `low` to `high`, zero being a level."""
-    step = (high - low) / (levels - 1)
-    if not step > 0:
-        middles = (density.edges[1:] + density.edges[:-1]) / 2
-        return float(np.sum(density.masses * np.square(middles)))
-    zero = round(-low / step)
+def squared_errors(density: Density, low: Numbers, high: Numbers, levels: int) -> Numbers:
+    """The sums of squared errors of quantizing a density with `levels` steps, zero being a level.
+
+    Args:
+        density: Of the elements.
+        low: Lower ends of the candidates, `[k]`.
+        high: Upper ends, `[k]`.
+        levels: Quantization levels.
+
+    Returns:
+        One sum per candidate.
+    """
+    step = np.maximum((high - low) / (levels - 1), np.finfo(np.float64).tiny)[:, None]
+    zero = np.rint(-low[:, None] / step)
     scaled = density.edges / step
     integral = _error_integral(scaled, -zero, levels - 1 - zero)
-    widths = np.diff(scaled)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(widths > 0, np.diff(integral) / widths, 0.0)
-    return float(np.sum(density.masses * mean)) * step * step
+    widths = np.diff(scaled, axis=1)
+    mean = np.divide(np.diff(integral, axis=1), widths, out=np.zeros_like(widths), where=widths > 0)
+    result: Numbers = (mean @ density.masses) * np.square(step[:, 0])
+    return result
 
 
-def _error_integral(t: Numbers, least: int, most: int) -> Numbers:
+def _error_integral(t: Numbers, least: Numbers, most: Numbers) -> Numbers:
     """The integral from 0 to t of the squared distance to the nearest integer within [least, most]."""
-    inside = np.clip(t, least - 0.5, most + 0.5)
+    inside = np.minimum(np.maximum(t, least - 0.5), most + 0.5)
     nearest = np.floor(inside + 0.5)
-    result = nearest / 12 + (inside - nearest) ** 3 / 3
-    beyond = np.where(t > inside, t - most, np.where(t < inside, t - least, 0.0))
-    outside = (np.abs(beyond) ** 3 - 0.125) / 3
-    return np.asarray(result + np.where(t > inside, outside, np.where(t < inside, -outside, 0.0)))
+    rest = inside - nearest
+    result: Numbers = nearest / 12 + rest * rest * rest / 3
+    beyond = t - inside
+    # Clipped: the distance to the end grows from a half, on either side with the sign of t - end.
+    distance = np.abs(beyond) + 0.5
+    result += np.sign(beyond) * (distance * distance * distance - 0.125) / 3
+    return result
 
 
-def _narrowest(error: Callable[[float], float]) -> float:
-    """The factor in (0, 1] with the least error: a geometric grid, then finer around its best point."""
-    grid = [_SHRINK**i for i in range(_SHRINKINGS)]
-    errors = [error(x) for x in grid]
-    best = int(np.argmin(errors))
-    upper, lower = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    fine = [float(x) for x in np.linspace(upper, lower, 17)]
-    candidates = [(errors[best], 0, grid[best]), *((error(x), 1, x) for x in fine)]
-    return min(candidates, key=lambda c: (c[0], c[1]))[2]
+def _coarse_grid() -> Numbers:
+    """Factors of the extremes, the widest first."""
+    result: Numbers = _SHRINK ** np.arange(_SHRINKINGS, dtype=np.float64)
+    return result
+
+
+def _fine_grid(best: float) -> Numbers:
+    """Factors around a point of the coarse grid, itself first."""
+    around = best * _SHRINK ** (np.arange(-_FINE_STEPS + 1, _FINE_STEPS) / _FINE_STEPS)
+    return np.concatenate([[best], np.minimum(around, 1.0)])
+
+
+def _least(errors: Errors, grid: Numbers) -> float:
+    """The first of the factors with the least error."""
+    return float(grid[int(np.argmin(errors(grid)))])

@@ -33,9 +33,10 @@ class Density:
     zeros: float
 
     @classmethod
-    def of(cls, distribution: Distribution) -> Density:
-        """The density of the elements."""
-        return cls._joined(distribution, distribution.histogram.settled(), signed=True, kept=_ENOUGH)
+    def of(cls, distribution: Distribution, *, rough: bool = False) -> Density:
+        """The density of the elements, in a quarter of the bins if it is to be rough."""
+        kept = tuple(bins // 4 for bins in _ENOUGH) if rough else _ENOUGH
+        return cls._joined(distribution, distribution.histogram.settled(), signed=True, kept=kept)
 
     @classmethod
     def of_magnitudes(cls, distribution: Distribution) -> Density:
@@ -57,7 +58,7 @@ class Density:
         low, high = distribution.range.low, distribution.range.high
         if not signed:
             low, high = 0.0, max(-low, high)
-        # Bins reach half their width beyond the extremes, which are known exactly.
+        # Bins reach half their width beyond the numbers they are for, and no range is to be wider than the extremes.
         upper, lower = np.minimum(upper, max(high, 0.0)), np.minimum(lower, max(-low, 0.0))
         parts, masses = [-lower[::-1], upper], [negative[::-1], positive]
         if lower.size and upper.size:

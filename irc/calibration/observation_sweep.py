@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from irc.calibration.data import DataSource, Sample
 from irc.calibration.memory_packing import packed
+from irc.calibration.nan_origins import LARGEST_SAFE
 from irc.calibration.observed_model import ObservedModel
 from irc.calibration.reductions import ReducedModel
 from irc.calibration.statistics import (
@@ -31,11 +32,12 @@ from irc.calibration.statistics import (
 )
 from irc.errors import DataError, RunnerError
 from irc.runner import Feed, Opened, Runner
-from irc.runner.histogram import LARGEST_HALF, SMALLEST_MAXIMUM, Histogram
-from irc.runner.observation import Observation
+from irc.runner.histogram import LARGEST_HALF, SMALLEST_MAXIMUM, Histogram, code_magnitude
+from irc.runner.observation import Largest, Observation
 
 Progress = Callable[[float, str], None]
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
+Result = TypeVar("Result")
 
 BUDGET_BYTES = 256 << 20
 """Default of what the codes and grams of one sample may take in the runtime process, besides what the model takes."""
@@ -58,7 +60,8 @@ def observe(
 ) -> Observations:
     """Runs the data and gathers statistics.
 
-    The runtime's minimum and maximum may step over a NaN, so each value is summed as well: a NaN makes the sum NaN.
+    The runtime's minimum and maximum step over a NaN, so values in which one may arise are summed as well: a NaN makes the
+    sum NaN.
 
     Args:
         runner: Where the model runs.
@@ -104,10 +107,13 @@ class _Sweep:
         self._exponents: dict[str, int] = {}
         self._observed = ObservedModel(model, group, self._exponents)
         self._name = f"observation {next(_serial)}"
-        self._ranged = [o for o in self._observed.observables if _is_scalar_range(o)]
-        self._channels = [o for o in self._observed.observables if o.kind == "min-max" and o.axis is not None]
-        self._summed = [o for o in self._observed.observables if o.kind in ("moments", "gram")]
-        self._extremes = Extremes.nothing((len(self._ranged),))
+        observables = self._observed.observables
+        self._plain = [o for o in observables if o.kind == "min-max" and o.axis is None]
+        self._channels = [o for o in observables if o.kind == "min-max" and o.axis is not None]
+        self._coded = [o for o in observables if o.kind == "distribution"]
+        self._summed = [o for o in observables if o.kind in ("moments", "gram")]
+        self._extremes = Extremes.nothing((len(self._plain),))
+        self._code_ranges = dict.fromkeys(self._coded, MinMax())
         self._by_channel: dict[Observable, Extremes] = {}
         self._moments: dict[Observable, Moments] = {}
         self._counts: dict[Observable, float] = {}
@@ -123,15 +129,14 @@ class _Sweep:
             for index, sample in enumerate(itertools.islice(source.samples(), limit)):
                 progress(index / max(total, 1), f"{self._label}calibrating, sample {index + 1} of {total}")
                 while True:
-                    outputs = self._fetch(opened, sample)
-                    numbers = self._observed.read(outputs)
-                    lows, highs = self._checked(numbers, outputs, sample)
-                    if not self._rescaled(lows, highs):
+                    outputs, largest = self._fetch(opened, sample)
+                    ranges = self._coded_ranges(largest)
+                    if not self._rescaled(ranges, sample):
                         break
                     _close(opened)
                     self._observed = ObservedModel(self._model, self._group, self._exponents)
                     opened = self._runner.open(self._observed.finish())
-                self._take(lows, highs, numbers, outputs)
+                self._take(outputs, ranges, sample)
                 found.samples += 1
                 if early_stop is not None and self._settled(found.samples, widths, early_stop):
                     break
@@ -142,46 +147,36 @@ class _Sweep:
         found.found = self._results(kept)
         return found
 
-    def _fetch(self, opened: Opened, sample: Sample) -> dict[str, Any]:
+    def _fetch(self, opened: Opened, sample: Sample) -> tuple[dict[str, Any], Largest]:
         kept = list(self._observed.kept.values())
         if not kept:
-            return _run(opened.run, sample)
+            return _run(opened.run, sample), {}
         return _run(lambda feed: opened.fetch(feed, self._name, kept), sample)
 
-    def _checked(self, numbers: Numbers, outputs: Mapping[str, Any], sample: Sample) -> tuple[Numbers, Numbers]:
-        """The extremes of one sample by ranged observable, finite, or infinite the wrong way round for no element."""
+    # -- codes ------------------------------------------------------------------------------------------------------
 
-        def three(observable: Observable) -> tuple[float, float, float]:
-            low, high, total = (
-                self._observed.number(observable, what, numbers, outputs)
-                for what in ("ReduceMin", "ReduceMax", "ReduceSum")
-            )
-            return float(low.min(initial=math.inf)), float(high.max(initial=-math.inf)), float(total)
+    def _coded_ranges(self, largest: Largest) -> dict[Observable, MinMax]:
+        """About the range of the codes of one sample, at their scale undone, zero included; empty without elements."""
+        ranges = {}
+        for observable in self._coded:
+            codes = largest[self._observed.kept[observable]]
+            exponent = self._exponents.get(observable.value_name, 0)
+            low, high = (math.ldexp(code_magnitude(code), -exponent) for code in reversed(codes))
+            ranges[observable] = MinMax() if codes == (-1, -1) else MinMax(-low, high, 1)
+        return ranges
 
-        ranged = [three(observable) for observable in self._ranged]
-        for observable, (low, high, total) in zip(
-            (*self._ranged, *self._channels), (*ranged, *map(three, self._channels)), strict=True
-        ):
-            if math.isfinite(low) and math.isfinite(high):
-                if math.isnan(total):
-                    _refuse_nan(self._runner, self._model, observable.value_name, sample)
-            elif not (low == math.inf and high == -math.inf and total == 0):
-                what = "NaN" if any(map(math.isnan, (low, high, total))) else "infinity"
-                raise not_finite(observable.value_name, sample, what)
-        lows, highs = np.array(ranged, np.float64).reshape(-1, 3)[:, :2].T
-        return lows, highs
-
-    def _rescaled(self, lows: Numbers, highs: Numbers) -> bool:
+    def _rescaled(self, ranges: dict[Observable, MinMax], sample: Sample) -> bool:
         """Whether codes of this sample have to be taken again, at another scale."""
         changed = False
-        largest = np.maximum(-np.minimum(lows, 0), np.maximum(highs, 0))
-        before = np.maximum(-np.minimum(self._extremes.low, 0), np.maximum(self._extremes.high, 0))
-        for index, observable in enumerate(self._ranged):
-            now, name = float(largest[index]), observable.value_name
-            if observable.kind != "distribution" or not now or not math.isfinite(now):
+        for observable, seen in ranges.items():
+            now, name = max(-seen.low, seen.high), observable.value_name
+            if seen.empty or not now:
                 continue
+            if not math.isfinite(now):
+                now = _largest_magnitude(self._runner, self._model, name, sample)
             exponent = self._exponents.get(name, 0)
-            running = max(now, float(before[index]))
+            before = self._code_ranges[observable]
+            running = max(now, -before.low, before.high)
             if math.ldexp(now, exponent) <= LARGEST_HALF and math.ldexp(running, exponent) >= SMALLEST_MAXIMUM:
                 continue
             wanted = _CENTRE - (math.frexp(running)[1] - 1)
@@ -191,45 +186,78 @@ class _Sweep:
                 changed = True
         return changed
 
-    def _take(self, lows: Numbers, highs: Numbers, numbers: Numbers, outputs: Mapping[str, Any]) -> None:
+    # -- numbers ----------------------------------------------------------------------------------------------------
+
+    def _take(self, outputs: Mapping[str, Any], ranges: Mapping[Observable, MinMax], sample: Sample) -> None:
+        numbers = self._observed.read(outputs)
+        lows, highs = self._checked(numbers, outputs, sample)
         if self._observed.kept:
             self._runner.observe(self._name, self._observed.exponents)
         self._extremes = self._extremes.merge(Extremes.of(lows, highs))
+        for observable, seen in ranges.items():
+            self._code_ranges[observable] = self._code_ranges[observable].merge(seen)
 
         def number(observable: Observable, what: str) -> Numbers:
             return self._observed.number(observable, what, numbers, outputs)
 
         for observable in self._channels:
-            seen = Extremes.of(number(observable, "ReduceMin"), number(observable, "ReduceMax"))
+            extremes = Extremes.of(number(observable, "ReduceMin"), number(observable, "ReduceMax"))
             known = self._by_channel.get(observable)
-            self._by_channel[observable] = seen if known is None else known.merge(seen)
+            self._by_channel[observable] = extremes if known is None else known.merge(extremes)
         for observable in self._summed:
             count = float(number(observable, "Size"))
             self._counts[observable] = self._counts.get(observable, 0.0) + count
             if observable.kind == "moments":
                 total, squares = number(observable, "ReduceSum"), number(observable, "ReduceSumSquare")
-                seen_moments = Moments(count / max(total.size, 1), total, squares)
-                known_moments = self._moments.get(observable)
-                merged = seen_moments if known_moments is None else known_moments.merge(seen_moments)
-                self._moments[observable] = merged
+                moments = Moments(count / max(total.size, 1), total, squares)
+                earlier = self._moments.get(observable)
+                self._moments[observable] = moments if earlier is None else earlier.merge(moments)
+
+    def _checked(self, numbers: Numbers, outputs: Mapping[str, Any], sample: Sample) -> tuple[Numbers, Numbers]:
+        """The extremes of one sample by plain observable, finite, or infinite the wrong way round for no element."""
+
+        def number(observable: Observable, what: str) -> Numbers:
+            return self._observed.number(observable, what, numbers, outputs)
+
+        def ends(observable: Observable) -> tuple[float, float]:
+            low, high = number(observable, "ReduceMin"), number(observable, "ReduceMax")
+            return float(low.min(initial=math.inf)), float(high.max(initial=-math.inf))
+
+        plain = [ends(observable) for observable in self._plain]
+        suspects = []
+        largest = 0.0
+        for observable, (low, high) in zip(
+            (*self._plain, *self._channels), (*plain, *map(ends, self._channels)), strict=True
+        ):
+            total = float(number(observable, "ReduceSum")) if self._observed.is_summed(observable) else 0.0
+            if math.isfinite(low) and math.isfinite(high):
+                largest = max(largest, -low, high)
+                if math.isnan(total):
+                    suspects.append(observable.value_name)
+            elif not (low == math.inf and high == -math.inf and total == 0):
+                what = "NaN" if any(map(math.isnan, (low, high, total))) else "infinity"
+                raise not_finite(observable.value_name, sample, what)
+        if largest > LARGEST_SAFE:
+            suspects = [observable.value_name for observable in (*self._plain, *self._channels)]
+        if suspects:
+            _refuse_nan(self._runner, self._model, suspects, sample)
+        lows, highs = np.array(plain, np.float64).reshape(-1, 2).T
+        return lows, highs
 
     def _settled(self, samples: int, widths: dict[int, Numbers], tolerance: float) -> bool:
         """Whether the second half of the samples so far changed no range by more than a share of its width."""
         if samples & (samples - 1):
             return False
-        width = np.maximum(self._extremes.high - self._extremes.low, 0.0)
+        coded = [max(seen.high - seen.low, 0.0) for seen in self._code_ranges.values()]
+        width = np.concatenate([np.maximum(self._extremes.high - self._extremes.low, 0.0), coded])
         widths[samples] = width
         return samples >= EARLIEST_STOP and bool(np.all(width - widths[samples // 2] <= tolerance * width))
 
     def _results(self, kept: Observation) -> dict[Observable, AnyStatistic]:
-        results: dict[Observable, AnyStatistic] = {}
-        for index, observable in enumerate(self._ranged):
-            extremes = self._extremes.part(index)
-            if observable.kind == "min-max":
-                results[observable] = extremes
-            else:
-                histograms = kept.histograms.get(self._observed.kept[observable], [Histogram()])
-                results[observable] = tuple(_distribution(h, extremes, len(histograms)) for h in histograms)
+        results: dict[Observable, AnyStatistic] = {o: self._extremes.part(i) for i, o in enumerate(self._plain)}
+        for observable, seen in self._code_ranges.items():
+            histograms = kept.histograms.get(self._observed.kept[observable], [Histogram()])
+            results[observable] = tuple(Distribution(MinMax(*h.ends(), seen.count), h) for h in histograms)
         results |= self._by_channel
         results |= self._moments
         for observable in self._summed:
@@ -237,18 +265,6 @@ class _Sweep:
                 total = kept.sums[self._observed.kept[observable]]
                 results[observable] = Gram(self._counts[observable] / max(len(total), 1), total)
         return results
-
-
-def _is_scalar_range(observable: Observable) -> bool:
-    return observable.kind == "distribution" or (observable.kind == "min-max" and observable.axis is None)
-
-
-def _distribution(histogram: Histogram, extremes: Extremes, channels: int) -> Distribution:
-    """A histogram with its ends: those of the tensor, or of its own outermost bins if it is of one channel of several."""
-    seen = extremes.range
-    if channels > 1:
-        seen = MinMax(*histogram.ends(), seen.count)
-    return Distribution(seen, histogram)
 
 
 def sweep(
@@ -271,7 +287,7 @@ def sweep(
         _close(opened)
 
 
-def _run(call: Callable[[Feed], dict[str, Any]], sample: Sample) -> dict[str, Any]:
+def _run(call: Callable[[Feed], Result], sample: Sample) -> Result:
     try:
         return call(sample.feed)
     except RunnerError as error:
@@ -290,19 +306,42 @@ def _close(opened: Opened) -> None:
             raise
 
 
-def _refuse_nan(runner: Runner, model: ir.Model, name: str, sample: Sample) -> None:
+def _refuse_nan(runner: Runner, model: ir.Model, names: Sequence[str], sample: Sample) -> None:
     """Raises if a value holds a NaN; a sum alone may be NaN because huge numbers of both signs overflow."""
+    reduced = ReducedModel(model, list(names))
+    for name in names:
+        value = reduced.value(name)
+        assert value is not None
+        reduced.count_nan(value)
+    for name, count in zip(names, _numbers(runner, reduced, sample), strict=True):
+        if count:
+            raise not_finite(name, sample, f"NaN ({int(count)} elements)")
+
+
+def _largest_magnitude(runner: Runner, model: ir.Model, name: str, sample: Sample) -> float:
+    """The largest magnitude in a value that is too large for codes at their scale.
+
+    Raises:
+        DataError: If the value is not finite.
+    """
+    _refuse_nan(runner, model, [name], sample)
     reduced = ReducedModel(model, [name])
     value = reduced.value(name)
     assert value is not None
-    reduced.count_nan(value)
+    reduced.reduce("ReduceMin", value)
+    reduced.reduce("ReduceMax", value)
+    low, high = _numbers(runner, reduced, sample).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise not_finite(name, sample, "infinity")
+    return float(max(-low, high))
+
+
+def _numbers(runner: Runner, reduced: ReducedModel, sample: Sample) -> Numbers:
     opened = runner.open(reduced.finish())
     try:
-        count = int(reduced.read(_run(opened.run, sample))[0])
+        return reduced.read(_run(opened.run, sample))
     finally:
         _close(opened)
-    if count:
-        raise not_finite(name, sample, f"NaN ({count} elements)")
 
 
 def not_finite(name: str, sample: Sample, what: str) -> DataError:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from irc.calibration.nan_origins import needing_a_check
 from irc.calibration.reductions import ReducedModel, Reduction
 from irc.calibration.statistics import Observable
 from irc.ir import add_initializer, unique_name
@@ -44,6 +45,10 @@ class ObservedModel(ReducedModel):
         self.exponents: dict[str, int] = {}
         self.observables: list[Observable] = []
         self._slot: dict[tuple[Observable, str], int] = {}
+        values = {o: self.value(o.value_name) for o in observables if o.kind == "min-max"}
+        self._checked = needing_a_check(
+            sorted({v for v in values.values() if v is not None}, key=lambda v: self.order.get(v.name or "", -1))
+        )
         for observable in sorted(observables, key=lambda o: self.order.get(o.value_name, -1)):
             value = self.value(observable.value_name)
             if value is not None and self._fits(observable, value):
@@ -62,6 +67,10 @@ class ObservedModel(ReducedModel):
         if (observable, what) in self._vectors:
             return outputs[self._vectors[observable, what]].astype(np.float64).reshape(-1)
         return np.asarray(numbers[self._slot[observable, what]])
+
+    def is_summed(self, observable: Observable) -> bool:
+        """Whether a NaN in the value shows in its "ReduceSum"; other values are finite if what is summed is."""
+        return (observable, "ReduceSum") in self._slot
 
     def finish(self) -> ir.Model:
         """Makes everything that was added the outputs, and returns the model."""
@@ -83,10 +92,10 @@ class ObservedModel(ReducedModel):
 
     def _add(self, observable: Observable, value: ir.Value) -> None:
         kind, axis = observable.kind, observable.axis
-        if kind in ("min-max", "distribution"):
-            # The distribution of every channel lies within the extremes of the tensor: codes need one scale.
-            self._reduced(observable, value, ("ReduceMin", "ReduceMax"), axis if kind == "min-max" else None)
-            self._reduced(observable, value, ("ReduceSum",), None)
+        if kind == "min-max":
+            self._reduced(observable, value, ("ReduceMin", "ReduceMax"), axis)
+            if value in self._checked:
+                self._reduced(observable, value, ("ReduceSum",), None)
         if kind == "moments":
             self._reduced(observable, value, ("ReduceSum", "ReduceSumSquare"), axis)
         if kind in ("moments", "gram"):

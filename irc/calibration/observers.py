@@ -152,9 +152,9 @@ class MseObserver(_DistributionObserver):
     symmetric: bool = False
 
     def _chosen(self, distribution: Distribution) -> tuple[float, float]:
-        density = Density.of(distribution)
+        density, rough = Density.of(distribution), Density.of(distribution, rough=True)
         low, high = min(distribution.range.low, 0.0), max(distribution.range.high, 0.0)
-        return least_squares(density, low, high, levels=self.levels, symmetric=self.symmetric)
+        return least_squares(density, rough, low, high, levels=self.levels, symmetric=self.symmetric)
 
 
 def observer_for(calibrator: Calibrator, *, percentile: float, levels: int, symmetric: bool) -> Observer:

@@ -176,10 +176,10 @@ def _added(a: Numbers, b: Numbers) -> Numbers:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distribution:
-    """A histogram with exact ends.
+    """A histogram with its ends.
 
     Attributes:
-        range: Smallest and largest element.
+        range: Smallest and largest element, rounded to 11 significant bits.
         histogram: Counts by value.
     """
 

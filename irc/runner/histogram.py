@@ -11,6 +11,7 @@ Imports numpy only: the runtime process counts, so that no activation crosses to
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -32,6 +33,9 @@ _INFINITY = 0x7C00
 _SIGN = 0x8000
 _BLOCK = 1 << 17
 """Codes counted at once: as indices they fit the second-level cache."""
+_WORTH_COUNTING = 1 << 15
+_MOST_COUNTED = (1 << 31) - 1
+"""Elements after which counts of 32 bits are added to those of 64."""
 
 
 @dataclasses.dataclass
@@ -153,6 +157,13 @@ class Histogram:
         return result
 
 
+def code_magnitude(code: int) -> float:
+    """The magnitude a float16 code stands for, without its sign; infinity for NaN as well, 0 for -1."""
+    if code >= _INFINITY:
+        return math.inf
+    return float(np.array(code, np.uint16).view(np.float16)) if code >= 0 else 0.0
+
+
 def magnitudes(positions: Counts) -> Numbers:
     """The numbers at positions: `(1 + m/1024) * 2^e` for `e * 1024 + m`."""
     exponents, mantissas = np.divmod(positions, BINS_PER_OCTAVE)
@@ -166,6 +177,17 @@ def edges(first: int, count: int) -> Numbers:
     return result
 
 
+@functools.cache
+def _scratch() -> tuple[Codes, Codes, np.ndarray[Any, np.dtype[np.intp]]]:
+    """Codes that count as small, one after another; room for codes; room for indices.
+
+    What follows a Relu is half zeros, and counting the same number again and again waits for itself each time, so zeros are
+    raised to numbers that differ and count as small too.
+    """
+    spread = (np.arange(_BLOCK) % 512).astype(np.uint16)
+    return spread, np.empty(_BLOCK, np.uint16), np.empty(_BLOCK, np.intp)
+
+
 class Counter:
     """Counts the codes of one value over many runs; those of small tensors are gathered first.
 
@@ -177,38 +199,58 @@ class Counter:
         self._exponent = exponent
         self._waiting: list[Codes] = []
         self._size = 0
+        self._counts = np.zeros(0, np.int32)
+        self._counted = 0
         self._histogram = Histogram()
 
     def add(self, codes: Codes, exponent: int) -> None:
-        """Counts an array of codes taken at a scale."""
+        """Counts an array of codes taken at a scale; the array may be overwritten afterwards."""
         if exponent != self._exponent:
-            self._count()
+            self._settle()
             self._exponent = exponent
-        self._waiting.append(codes.reshape(-1))
-        self._size += codes.size
-        if self._size >= _BLOCK:
-            self._count()
+        flat = codes.reshape(-1)
+        if flat.size >= _WORTH_COUNTING:
+            self._count(flat)
+            return
+        self._waiting.append(flat.copy())
+        self._size += flat.size
+        if self._size >= _WORTH_COUNTING:
+            self._gather()
 
     def histogram(self) -> Histogram:
         """Everything counted so far."""
-        self._count()
+        self._settle()
         return self._histogram
 
-    def _count(self) -> None:
-        if not self._size:
-            return
-        counts = np.zeros(0, np.int64)
-        indices = np.empty(_BLOCK, np.intp)
-        joined = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-        for start in range(0, joined.size, _BLOCK):
-            block = joined[start : start + _BLOCK]
-            np.copyto(indices[: block.size], block)
-            found = np.bincount(indices[: block.size], minlength=len(counts))
-            if len(found) > len(counts):
-                found[: len(counts)] += counts
-                counts = found
-            else:
-                counts += found
-        self._waiting.clear()
-        self._size = 0
-        self._histogram.add_counts(counts, self._exponent)
+    def _gather(self) -> None:
+        if self._size:
+            joined = np.concatenate(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+            self._count(joined)
+
+    def _count(self, codes: Codes) -> None:
+        if self._counted + codes.size > _MOST_COUNTED:
+            self._into_histogram()
+        spread, raised, indices = _scratch()
+        for start in range(0, codes.size, _BLOCK):
+            block = codes[start : start + _BLOCK]
+            size = block.size
+            np.maximum(block, spread[:size], out=raised[:size])
+            np.copyto(indices[:size], raised[:size])
+            found = np.bincount(indices[:size])
+            if len(found) > len(self._counts):
+                self._counts = np.concatenate([self._counts, np.zeros(len(found) - len(self._counts), np.int32)])
+            part = self._counts[: len(found)]
+            np.add(part, found, out=part, casting="unsafe")
+        self._counted += codes.size
+
+    def _into_histogram(self) -> None:
+        self._histogram.add_counts(self._counts.astype(np.int64), self._exponent)
+        self._counts = np.zeros(0, np.int32)
+        self._counted = 0
+
+    def _settle(self) -> None:
+        self._gather()
+        if self._counted:
+            self._into_histogram()

@@ -14,6 +14,8 @@ import numpy as np
 from irc.runner.histogram import Codes, Counter, Histogram
 
 Array = np.ndarray[Any, Any]
+Largest = dict[str, tuple[int, int]]
+"""By output, the largest float16 codes of numbers of either sign, without the sign; -1 where there is none."""
 
 
 @dataclasses.dataclass
@@ -30,6 +32,18 @@ class Observation:
     histograms: dict[str, list[Histogram]] = dataclasses.field(default_factory=dict)
     sums: dict[str, Array] = dataclasses.field(default_factory=dict)
     _counters: dict[str, list[Counter]] = dataclasses.field(default_factory=dict)
+
+    def largest_codes(self) -> Largest:
+        """The largest magnitudes among the codes that wait."""
+        found = {}
+        for name, array in self.waiting.items():
+            if array.dtype != np.float16:
+                continue
+            # As int16 a positive number is its code, as uint16 a negative one is above all others.
+            positive = int(array.view(np.int16).max(initial=-1))
+            negative = int(array.view(np.uint16).max(initial=0)) - 0x8000
+            found[name] = (max(positive, -1), max(negative, -1))
+        return found
 
     def take(self, exponents: Mapping[str, int]) -> None:
         """Adds what waits.

@@ -15,7 +15,7 @@ import numpy as np
 from irc.errors import RunnerError
 from irc.runner.difference import OutputDifference
 from irc.runner.node_time import NodeTime
-from irc.runner.observation import Observation
+from irc.runner.observation import Largest, Observation
 from irc.runner.portable import PortableModel, SpilledWeight, WeightStore
 from irc.runner.process import WorkerProcess
 
@@ -293,7 +293,7 @@ class Opened:
         result: dict[str, Any] = self._runner.process.call("run", self.handle, feed, names)
         return result
 
-    def fetch(self, feed: Feed, observation: str, kept: Sequence[str]) -> dict[str, Any]:
+    def fetch(self, feed: Feed, observation: str, kept: Sequence[str]) -> tuple[dict[str, Any], Largest]:
         """Runs one feed; some outputs stay in the process until `Runner.observe` takes them.
 
         Args:
@@ -301,10 +301,15 @@ class Opened:
             observation: Any name for what is being observed.
             kept: Outputs that stay; the others are returned.
 
+        Returns:
+            The other outputs, and the largest codes of either sign of the kept ones that are codes.
+
         Raises:
             RunnerError: If the runtime refuses the feed, or dies (`crashed`).
         """
-        result: dict[str, Any] = self._runner.process.call("fetch", self.handle, feed, observation, list(kept))
+        result: tuple[dict[str, Any], Largest] = self._runner.process.call(
+            "fetch", self.handle, feed, observation, list(kept)
+        )
         return result
 
     def runtime_graph(self) -> list[RuntimeNode]:

@@ -27,6 +27,8 @@ class OpenSession:
 
     session: Any
     keep: list[Any]
+    _buffers: list[dict[str, np.ndarray[Any, Any]]] = dataclasses.field(default_factory=lambda: [{}, {}])
+    _shapes: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
 
     @property
     def output_names(self) -> list[str]:
@@ -37,6 +39,37 @@ class OpenSession:
         """Runs one feed; returns outputs by name."""
         names = self.output_names if outputs is None else outputs
         return dict(zip(names, self.session.run(names, feed), strict=True))
+
+    def run_into_buffers(self, feed: Feed, kept: list[str]) -> dict[str, Any]:
+        """Runs one feed; outputs in `kept` are overwritten by the call after the next, which saves their memory and a copy.
+
+        Buffers are used again while the shapes of the feed stay the same.
+        """
+        shapes = [array.shape for array in feed.values()]
+        if shapes != self._shapes:
+            self._shapes, self._buffers = shapes, [{}, {}]
+        buffers = self._buffers.pop(0)
+        self._buffers.append(buffers)
+        if not buffers:
+            outputs = self.run(feed)
+            buffers.update((name, outputs[name]) for name in kept)
+            return outputs
+        binding = self.session.io_binding()
+        for name, array in feed.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        others = [name for name in self.output_names if name not in buffers]
+        for name, buffer in buffers.items():
+            binding.bind_output(name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
+        for name in others:
+            binding.bind_output(name, "cpu")
+        try:
+            self.session.run_with_iobinding(binding)
+        except Exception:
+            # A shape that depends on the data: the plain run says what is wrong if it is something else.
+            self._shapes = []
+            return self.run(feed)
+        values = binding.get_outputs()[len(buffers) :]
+        return buffers | {name: value.numpy() for name, value in zip(others, values, strict=True)}
 
 
 def open_session(

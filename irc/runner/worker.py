@@ -6,6 +6,7 @@ parent is gone, and then removes the folder that the parent can no longer remove
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import Any
 from irc.runner.difference import OutputDifference, leaves
 from irc.runner.node_profile import profile_nodes
 from irc.runner.node_time import NodeTime
-from irc.runner.observation import Observation
+from irc.runner.observation import Largest, Observation
 from irc.runner.portable import PortableModel
 from irc.runner.protocol import ConnectionClosed, receive, send
 from irc.runner.reference import Reference
@@ -44,6 +45,8 @@ class Worker:
         self._sessions: dict[int, OpenSession] = {}
         self._references: dict[str, Reference] = {}
         self._observations: dict[str, Observation] = {}
+        self._counter = concurrent.futures.ThreadPoolExecutor(1)
+        self._counting: concurrent.futures.Future[None] | None = None
         self._last = 0
 
     def open(
@@ -64,20 +67,28 @@ class Worker:
         """Runs one feed; returns outputs by name."""
         return self._sessions[handle].run(feed, outputs)
 
-    def fetch(self, handle: int, feed: Feed, observation: str, kept: list[str]) -> dict[str, Any]:
-        """Runs one feed; outputs named in `kept` wait for `observe`, the others are returned."""
-        outputs = self._sessions[handle].run(feed)
+    def fetch(self, handle: int, feed: Feed, observation: str, kept: list[str]) -> tuple[dict[str, Any], Largest]:
+        """Runs one feed; outputs named in `kept` wait for `observe`, the others are returned, and the largest codes."""
+        outputs = self._sessions[handle].run_into_buffers(feed, kept)
+        self._finish_counting()
         found = self._observations.setdefault(observation, Observation())
         found.waiting = {name: outputs.pop(name) for name in kept}
-        return outputs
+        return outputs, found.largest_codes()
 
     def observe(self, observation: str, exponents: dict[str, int]) -> None:
-        """Takes what waits into the observation: codes at a scale into histograms, other arrays into sums."""
-        self._observations[observation].take(exponents)
+        """Takes what waits into the observation, beside the next run: codes into histograms, other arrays into sums."""
+        self._finish_counting()
+        self._counting = self._counter.submit(self._observations[observation].take, exponents)
 
     def observed(self, observation: str) -> Observation:
         """What was observed; forgotten here."""
+        self._finish_counting()
         return self._observations.pop(observation).finished()
+
+    def _finish_counting(self) -> None:
+        counting, self._counting = self._counting, None
+        if counting is not None:
+            counting.result()
 
     def runtime_graph(
         self, model: PortableModel | str, threads: int | None, folder: str

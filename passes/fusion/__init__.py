@@ -1,4 +1,4 @@
-"""Lossless passes: what is written out in small operators back to the composite operator of the standard."""
+"""Lossless passes: composite operators of the standard for what is written out, and kept apart what a runtime fuses badly."""
 
 from irc.passes.fusion.composite import Composite, Fusion
 from irc.passes.fusion.fuse_attention import FuseAttention
@@ -8,6 +8,7 @@ from irc.passes.fusion.fuse_layer_normalization import FuseLayerNormalization
 from irc.passes.fusion.fuse_matmul_add import FuseMatMulAdd
 from irc.passes.fusion.fuse_mish import FuseMish
 from irc.passes.fusion.fuse_rms_normalization import FuseRmsNormalization
+from irc.passes.fusion.separate_residual_add import SeparateResidualAdd
 
 __all__ = [
     "Composite",
@@ -19,4 +20,5 @@ __all__ = [
     "FuseMish",
     "FuseRmsNormalization",
     "Fusion",
+    "SeparateResidualAdd",
 ]

@@ -59,7 +59,7 @@ class Quantize(Pass):
     contract: ClassVar[Contract] = Contract.APPROXIMATE
     requires: ClassVar[tuple[str, ...]] = ("batch-norm-folded", FACT, "shapes-known")
 
-    calibrator: Calibrator = "min-max"
+    calibrator: Calibrator = "mse"
     percentile: float = 99.99
     embeddings: bool = True
     joining: bool = True

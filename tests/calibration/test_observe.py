@@ -157,7 +157,7 @@ def test_statistics_are_those_of_the_elements(runner, model, observed):
         settled = one.histogram.settled()
         assert zeros <= settled.small <= zeros + elements.size * 0.01
         assert (one.range.low, one.range.high) == (
-            pytest.approx(elements.min(), rel=1e-5), pytest.approx(elements.max(), rel=1e-5)
+            pytest.approx(elements.min(), rel=5e-4), pytest.approx(elements.max(), rel=5e-4)
         )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_a_scale_that_no_longer_fits_is_changed_in_the_middle(runner):
     wanted = Observable("y", "distribution")
     (whole,) = observe(runner, model, source_of(given), [wanted])[wanted]
     (backwards,) = observe(runner, model, source_of(given[::-1]), [wanted])[wanted]
-    assert whole.histogram.total == 18 and whole.range.low == pytest.approx(-1e30)
+    assert whole.histogram.total == 18 and whole.range.low == pytest.approx(-1e30, rel=5e-4)
     assert np.array_equal(plain((whole,)), plain((backwards,)))
 
 
