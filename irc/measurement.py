@@ -26,6 +26,7 @@ from irc.calibration import (
     take,
 )
 from irc.calibration.cache import StatisticsCache, digest_of_data, digest_of_model, statistics_key
+from irc.calibration.collector import observers_text
 from irc.coverage import Coverage
 from irc.errors import DataError, RunnerError, UsageError
 from irc.ir import weight_bytes
@@ -168,7 +169,7 @@ class Measurement:
     def collect(self, model: ir.Model, requests: Sequence[StatisticRequest]) -> Statistics:
         """Ranges over all samples; those already known for the same model are not collected again."""
         names = {request.value_name for request in requests}
-        observer = next((request.observer.text for request in requests), "")
+        observer = observers_text(requests)
         structure = _structure(model)
         if self._planned is not None:
             return _planned_statistics(self._planned, structure, observer, names)

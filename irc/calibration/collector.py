@@ -54,22 +54,26 @@ def collect(
         gather: What gathers the observations; default `observe`.
 
     Raises:
-        UsageError: If the requests are of different observers.
+        UsageError: If a value is requested by two observers.
         DataError: If a value is not finite on some sample, or the model does not run on it; the message names both.
         RunnerError: If the runtime refuses the model, or dies.
     """
-    asked = {request.observer for request in requests} or {MinMaxObserver()}
-    if len(asked) > 1:
-        raise UsageError(f"one sweep takes one observer, not {', '.join(sorted(o.text for o in asked))}")
-    (observer,) = asked
-    names = list(dict.fromkeys(request.value_name for request in requests))
-    observables = [Observable(name, observer.kind) for name in names]
+    by_name: dict[str, Observer] = {}
+    for request in requests:
+        if by_name.setdefault(request.value_name, request.observer) != request.observer:
+            raise UsageError(f"{request.value_name!r} has one range, so it takes one observer, not two")
+    observables = [Observable(name, observer.kind) for name, observer in by_name.items()]
     if gather is not None:
         found = gather(observables)
     else:
         found = observe(runner, model, source, observables, progress=progress, early_stop=early_stop)
-    ranges = {o.value_name: observer.range(found[o]) for o in observables if o in found}
-    return Statistics(ranges, dict(found.missing), found.samples, observer.text, found.available)
+    ranges = {o.value_name: by_name[o.value_name].range(found[o]) for o in observables if o in found}
+    return Statistics(ranges, dict(found.missing), found.samples, observers_text(requests), found.available)
+
+
+def observers_text(requests: Sequence[StatisticRequest]) -> str:
+    """The observers that requests ask for, as a plan records them."""
+    return ", ".join(sorted({request.observer.text for request in requests}))
 
 
 def compare_values(
@@ -132,4 +136,4 @@ def _check_shapes(a: ir.Value, b: ir.Value) -> None:
         raise DataError(f"values {a.name!r} {a.shape} and {b.name!r} {b.shape} cannot be compared: their shapes differ")
 
 
-__all__ = ["Progress", "StatisticRequest", "Statistics", "collect", "compare_values"]
+__all__ = ["Progress", "StatisticRequest", "Statistics", "collect", "compare_values", "observers_text"]

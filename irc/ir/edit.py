@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
+from irc.ir.bodies import bodies
 from irc.ir.exporter_metadata import module_metadata
 from irc.ir.names import unique_name
 from irc.ir.tensors import tensor_shape
@@ -175,6 +176,18 @@ def bypass(node: ir.Node, value: ir.Value) -> bool:
     return True
 
 
+def _let_go(node: ir.Node) -> int:
+    """Ends the uses that the bodies of a removed node still make of values outside; returns how many there were."""
+    count = 0
+    for body in bodies(node):
+        for inner in body.all_nodes():
+            for index, value in enumerate(inner.inputs):
+                if value is not None:
+                    inner.replace_input_with(index, None)
+                    count += 1
+    return count
+
+
 def remove_dead(model: ir.Model) -> int:
     """Removes what nothing uses: nodes, initializers, optional outputs, functions, opset imports.
 
@@ -184,7 +197,11 @@ def remove_dead(model: ir.Model) -> int:
         The number of nodes removed, in bodies too.
     """
     before = sum(1 for _ in model.graph.all_nodes())
-    common_passes.RemoveUnusedNodesPass()(model)
+    while True:
+        holders = [node for node in model.graph.all_nodes() if any(True for _ in bodies(node))]
+        common_passes.RemoveUnusedNodesPass()(model)
+        if not sum(_let_go(node) for node in holders if node.graph is None):
+            break
     for graph in dict.fromkeys((model.graph, *model.graph.subgraphs())):
         for name, value in list(graph.initializers.items()):
             if not (value.uses() or value.is_graph_output() or value.is_graph_input()):

@@ -246,10 +246,10 @@ def test_early_stop_says_how_many_samples_it_used(runner, model):
     assert observe(runner, model, source_of(given), [Observable("a")]).samples == 128
 
 
-def test_one_sweep_takes_one_observer(runner, model):
-    requests = [
-        StatisticRequest("a"),
-        StatisticRequest("r", observer_for("mse", percentile=99, levels=4, symmetric=True)),
-    ]
-    with pytest.raises(UsageError, match="one sweep takes one observer, not min-max, mse"):
-        collect(runner, model, source_of(feeds(1)), requests)
+def test_one_sweep_serves_several_observers_but_one_per_value(runner, model):
+    mse = observer_for("mse", percentile=99, levels=4, symmetric=True)
+    found = collect(runner, model, source_of(feeds(2)), [StatisticRequest("a"), StatisticRequest("r", mse)])
+    assert found.observer == "min-max, mse{levels=4,symmetric=true}"
+    assert found["r"].high < collect(runner, model, source_of(feeds(2)), [StatisticRequest("r")])["r"].high
+    with pytest.raises(UsageError, match="'a' has one range, so it takes one observer"):
+        collect(runner, model, source_of(feeds(1)), [StatisticRequest("a"), StatisticRequest("a", mse)])

@@ -295,3 +295,18 @@ class TestRemoveDead:
         model = normalize(model_proto(nodes, {"x": [2]}, {"y": [2]}, domains={"acme": 1}))
         remove_dead(model)
         assert model.graph.opset_imports == {"": 17, "acme": 1}
+
+
+def test_what_only_the_body_of_a_removed_node_used_goes_too():
+    model = ir.from_proto(
+        onnx.parser.parse_model(
+            """<ir_version: 8, opset_import: ["" : 18]>
+            g (bool c, float[2] x) => (float[2] z) <float[2] w = {1, 2}, float[2] v = {3, 4}> {
+                a = Neg(x)
+                y = If (c) <then_branch = t () => (float[2] p) { p = Add(a, w) },
+                            else_branch = e () => (float[2] q) { k = Relu(v) q = Mul(a, k) }>
+                z = Abs(x) }"""
+        )
+    )
+    remove_dead(model)
+    assert [node.op_type for node in model.graph] == ["Abs"] and not model.graph.initializers
