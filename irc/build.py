@@ -58,6 +58,16 @@ class Built:
     missed: list[str]
     notes: list[str]
 
+    @property
+    def approximate(self) -> int:
+        """How many rewrites of approximate passes are in the model."""
+        return sum(len(record.rewritten) for record in self.ledger if record.contract == "approximate")
+
+    @property
+    def taken_back(self) -> int:
+        """How many rewrites of approximate passes were undone."""
+        return sum(len(record.undone) for record in self.ledger if record.contract == "approximate")
+
     def put_before(self, ledger: Ledger, undone: Mapping[SiteKey, str], steps: int) -> None:
         """Puts what earlier steps of the pipeline did before what the build did."""
         whole = Ledger(list(ledger.passes), list(ledger.notes), ledger.verification_runs)
@@ -81,6 +91,7 @@ class Build:
         stage: Where files are completed.
         examples: Inputs to verify and measure on where there is no data.
         notes: What the report should say of where the input came from.
+        label: Start of the names of its folders in the stage, where several builds share one.
     """
 
     def __init__(
@@ -96,9 +107,10 @@ class Build:
         stage: Stage,
         examples: Sequence[Feed] = (),
         notes: Sequence[str] = (),
+        label: str = "",
     ) -> None:
         self.path, self.model, self.recipe, self.target = path, model, recipe, target
-        self.request, self.plan, self.stage = request, plan, stage
+        self.request, self.plan, self.stage, self._label = request, plan, stage, label
         self.steps: list[Step] = list(recipe.steps) if plan is not None else expand(recipe.steps, selection=selection)
         self.budget = Budget.parse(
             max_drop=recipe.max_drop, min_speedup=recipe.min_speedup, target_size=recipe.target_size
@@ -343,7 +355,7 @@ class Build:
     ) -> Built:
         """Stages a model and gathers the evidence about it."""
         self.request.progress(0.8, "writing")
-        file = self.stage.subfolder(folder) / self.stage.output.name
+        file = self.stage.subfolder(self._label + folder) / self.stage.output.name
         save(model, file)
         coverage = None
         asked = self.plan is None or self.request.require

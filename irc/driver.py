@@ -27,6 +27,7 @@ from irc.plan import Plan
 from irc.recipe import Recipe
 from irc.report.build_report import BuildReport, ModelFacts
 from irc.requirement import Requirement
+from irc.second_choice import with_second_choice
 from irc.selection import Selection
 from irc.trace import EXPORTERS, is_module, is_module_spelling
 
@@ -240,19 +241,24 @@ def _run_file(path: Path, job: _Job, *, published_name: str | None, module: Modu
     name = published_name or path.name
     source = ModelFacts(name, sum(p.stat().st_size for p in sources), *_counts(model))
     with Stage(output) as stage:
-        build = Build(
-            path=path,
-            model=model,
-            recipe=recipe,
-            target=target,
-            request=request,
-            plan=plan.behind(len(fx_steps)) if plan is not None else None,
-            selection=selection,
-            stage=stage,
-            examples=module.feeds if module is not None else (),
-            notes=module.notes if module is not None else (),
-        )
-        built = build.run()
+
+        def prepare(wanted: Recipe, label: str = "") -> Build:
+            return Build(
+                path=path,
+                model=model,
+                recipe=wanted,
+                target=target,
+                request=request,
+                plan=plan.behind(len(fx_steps)) if plan is not None else None,
+                selection=selection,
+                stage=stage,
+                examples=module.feeds if module is not None else (),
+                notes=module.notes if module is not None else (),
+                label=label,
+            )
+
+        build = prepare(recipe)
+        build, built = with_second_choice(build, build.run(), lambda other: prepare(other, "second-"))
         if module is not None:
             built.put_before(module.ledger, module.undone, len(fx_steps))
         ran = [*fx_steps, *build.steps]
@@ -300,7 +306,7 @@ def resolve(request: Request, plan: Plan | None = None) -> Recipe:
                 f"{inside.name} in --passes is a level; leave out "
                 + ("--recipe" if request.recipe else f"-{request.level}")
             )
-        base = dataclasses.replace(inside or base, steps=tuple(steps), never_worse=inside is not None)
+        base = dataclasses.replace(inside or base, steps=tuple(steps), second_choice=(), never_worse=inside is not None)
     return dataclasses.replace(base, **budget)
 
 

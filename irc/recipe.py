@@ -96,6 +96,7 @@ class Recipe:
         target: Target as written; None where the recipe does not say.
         include: Selectors.
         exclude: Selectors.
+        second_choice: Steps to try instead where most of what the first do has to be taken back.
         never_worse: Whether passes that make the model larger are left out, and an artifact that is slower than the
             original gives way to it.
     """
@@ -109,6 +110,7 @@ class Recipe:
     target: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    second_choice: tuple[Step, ...] = ()
     never_worse: bool = False
 
     @property
@@ -144,6 +146,7 @@ def level(name: str, *, has_data: bool) -> Recipe:
         tuple(pipeline.parse(f"{LOSSLESS},{lossy}")),
         max_drop=DEFAULT_MAX_DROP,
         min_speedup=DEFAULT_MIN_SPEEDUP,
+        second_choice=tuple(pipeline.parse(f"{LOSSLESS},quantize-dynamic")) if has_data else (),
         never_worse=True,
     )
 
@@ -211,6 +214,7 @@ def load(path: Path, *, has_data: bool) -> Recipe:
             raise UsageError(f"recipe {path}: 'extends' and {inside.name} in the pipeline; keep one of them")
         base = inside or base
         changes["steps"] = tuple(steps)
+        changes["second_choice"] = ()
         changes["never_worse"] = inside is not None
     elif "extends" not in document:
         raise UsageError(f"recipe {path} has neither 'pipeline' nor 'extends'")
