@@ -265,7 +265,7 @@ def _run_file(path: Path, job: _Job, *, published_name: str | None, module: Modu
         built_plan = plan or Plan(
             input_name=name,
             input_sha256=digest,
-            target=targets.render(target),
+            target=targets.render(target.pinned()),
             pipeline=pipeline.render(ran),
             recipe=recipe.name,
             seed=request.seed,

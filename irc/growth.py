@@ -1,6 +1,7 @@
 """Lossless passes must not make a model larger: which of a pipeline's passes to leave out so that they do not.
 
-A pass alone may add nodes or bytes if another takes more away; only the whole counts.
+A pass alone may add nodes or bytes if another takes more away; only the whole counts, without what only prepares an
+approximate pass.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ def growing_steps(
         Keys of whole passes with the reason; empty if the model did not grow.
     """
     before, after = Extent.of(model), Extent.of(rewritten)
+    preparing = {SiteKey(i, MODEL_SITE): "" for i, step in enumerate(steps) if getattr(step.pass_, "prepares", False)}
     denied: dict[SiteKey, str] = {}
-    while after.exceeds(before) and len(denied) < len(steps):
+    while after.exceeds(before) and len(denied) < len(steps) - len(preparing):
         extents = [before]
         manager = PassManager(
             steps,
             verify=False,
-            denied={**undone, **denied},
+            denied={**undone, **preparing, **denied},
             on_failure="undo",
             after_pass=lambda index, step, found: extents.append(Extent.of(found)),  # noqa: B023
             insert_required=False,
@@ -71,7 +73,7 @@ def growing_steps(
         after = Extent.of(manager.run(model, context).model)
         if not after.exceeds(before):
             break
-        left = [index for index in range(len(steps)) if SiteKey(index, MODEL_SITE) not in denied]
+        left = [index for index in range(len(steps)) if SiteKey(index, MODEL_SITE) not in {**preparing, **denied}]
         added = {i: (extents[i + 1].nodes - extents[i].nodes, extents[i + 1].bytes - extents[i].bytes) for i in left}
         worst = max(left, key=lambda i: added[i] if after.nodes > before.nodes else added[i][::-1])
         nodes, size = added[worst]

@@ -129,6 +129,7 @@ class Pass(abc.ABC):
         requires: Names of facts that must hold before it runs; the manager inserts the pass that establishes them.
         establishes: Names of facts that hold after it ran.
         invalidates: Names of facts that may no longer hold after it ran.
+        prepares: Whether it serves an approximate pass behind it only, and may add nodes for that.
     """
 
     name: ClassVar[str]
@@ -137,6 +138,7 @@ class Pass(abc.ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     establishes: ClassVar[tuple[str, ...]] = ()
     invalidates: ClassVar[tuple[str, ...]] = ("shapes-known",)
+    prepares: ClassVar[bool] = False
 
     @abc.abstractmethod
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:

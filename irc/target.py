@@ -241,6 +241,10 @@ class Target(abc.ABC):
         """
         return False
 
+    def pinned(self) -> Target:
+        """The same target with every default that depends on this machine or its packages said outright, for a plan."""
+        return self
+
     def lint(self, model: ir.Model) -> list[Finding]:
         """Where a finished model breaks a rule, versions first, then rule by rule, each in graph order."""
         found = [finding for rule in self.rules for finding in rule.findings(model)]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 ROUNDS = 3
 LEAST_SPEEDUP = 1.01
 """A proposal has to be faster by this factor, and faster beyond doubt."""
-_PROFILE_SECONDS = 1.0
-_TIMING_SECONDS = 2.0
+_PROFILE_SECONDS = 0.5
+_TIMING_SECONDS = 1.5
 
 
 @dataclasses.dataclass

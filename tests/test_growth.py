@@ -93,3 +93,17 @@ def test_the_pass_that_makes_it_larger_is_left_out_alone(grows: Pad) -> None:
 def test_as_many_passes_as_it_takes() -> None:
     denied = run([Pad(elements=1000), "eliminate-identity", Pad(elements=0, nodes=9)])
     assert [key.step for key in sorted(denied, key=lambda key: key.step)] == [0, 2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare(Pad):
+    """The same for the sake of an approximate pass behind it."""
+
+    name: ClassVar[str] = "prepare"
+    prepares: ClassVar[bool] = True
+
+
+def test_what_prepares_an_approximate_pass_may_add() -> None:
+    grows = Prepare(elements=1000, nodes=9)
+    assert run([grows]) == run(["eliminate-identity", grows]) == {}
+    assert list(run([grows, Pad(elements=1000)])) == [SiteKey(1, MODEL_SITE)]

@@ -17,7 +17,7 @@ INTEGER_OPERATORS = frozenset(
     {
         "QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger",
         "DynamicQuantizeMatMul", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool",
-        "QLinearAveragePool", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QAttention", "QMoE",
+        "QLinearAveragePool", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QAttention", "QMoE",
     }
 )  # fmt: skip
 STORED_ONLY = "its weight is stored as int8 and computed with in float"

@@ -108,6 +108,11 @@ class OrtTarget(Target):
             fused=("Relu", "Clip"),
         )
 
+    def pinned(self) -> OrtTarget:
+        """With the version of the installed runtime, without its patch level, where none is given."""
+        installed = ".".join(installed_version().split(".")[:2])
+        return self if self.version or not installed else dataclasses.replace(self, version=installed)
+
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What the CPU provider fuses and what it does not."""

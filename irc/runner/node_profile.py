@@ -20,8 +20,9 @@ from irc.runner.session import Feed, open_session
 
 QUIET_QUANTILE = 0.25
 _WARM_UP_RUNS = 3
-_MAX_EVENTS = 400_000
-"""The runtime stops recording at a million events."""
+_MAX_EVENTS = 40_000
+_LEAST_ROUNDS = 5
+"""An event takes most of a kilobyte of JSON; a few dozen runs tell the quiet quarter of them."""
 _KERNEL = "_kernel_time"
 
 
@@ -33,7 +34,7 @@ def profile_nodes(
     Args:
         model: As the process takes it.
         feeds: Run in turn.
-        seconds: Time to spend, three runs of each feed at least.
+        seconds: Time to spend, five runs of each feed at least.
         threads: Threads within operators.
         folder: For the runtime's files; the caller removes it.
 
@@ -50,8 +51,8 @@ def profile_nodes(
     begin = time.perf_counter()
     rounds = 0
     graph = onnx.load(path, load_external_data=False).graph
-    most = max(3, _MAX_EVENTS // max(len(graph.node) * len(feeds), 1))
-    while rounds < 3 or (time.perf_counter() - begin < seconds and rounds < most):
+    most = max(_LEAST_ROUNDS, _MAX_EVENTS // max(len(graph.node) * len(feeds), 1))
+    while rounds < _LEAST_ROUNDS or (time.perf_counter() - begin < seconds and rounds < most):
         for feed in feeds:
             opened.run(feed)
         rounds += 1

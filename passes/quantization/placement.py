@@ -183,9 +183,10 @@ def read_as_integers(value: ir.Value, target: Target, main: ir.Graph) -> bool:
                 return True
             moved = node.op_type in (*style.commuting, *style.fused) and use.idx == 0
             here = node.graph is value.graph
-            if here and (moved or node.op_type in style.joining) and node.outputs[0] not in seen:
-                seen.add(node.outputs[0])
-                pending.append(node.outputs[0])
+            if here and (moved or node.op_type in style.joining):
+                new = [output for output in node.outputs if output not in seen]
+                seen.update(new)
+                pending += new
     return False
 
 

@@ -303,3 +303,13 @@ def test_twins_for_float_readers_go_when_the_reader_becomes_integer():
         if node.op_type == "DequantizeLinear":
             assert node.outputs[0].uses() or node.outputs[0].is_graph_output()
             assert node.inputs[0].producer() is None or node.inputs[1].shape.rank() == 0
+
+
+def test_what_only_the_second_part_of_a_split_reads_as_integers_joins(tmp_path):
+    graph = """g (float[2,16,8,8] x) => (float p, float y) {
+        a = Conv<pads=[1,1,1,1]>(x, w1) b = Conv<pads=[1,1,1,1]>(x, w2) s = Add(a, b)
+        l, r = Split<axis=1, num_outputs=2>(s) p = Tanh(l) c = Conv(r, w3) y = Tanh(c) }"""
+    weights = {"w1": (16, 16, 3, 3), "w2": (16, 16, 3, 3), "w3": (16, 8, 1, 1)}
+    outcome = int8_kit.quantize(pass_kit.parse(graph, weights))
+    assert outcome.rewritten == ["a", "b", "s", "c"]
+    assert int8_kit.runtime_operators(outcome.model, tmp_path)["QLinearAdd"] == 1
