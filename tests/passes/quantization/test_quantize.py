@@ -308,7 +308,7 @@ def test_twins_for_float_readers_go_when_the_reader_becomes_integer():
 def test_what_only_the_second_part_of_a_split_reads_as_integers_joins(tmp_path):
     graph = """g (float[2,16,8,8] x) => (float p, float y) {
         a = Conv<pads=[1,1,1,1]>(x, w1) b = Conv<pads=[1,1,1,1]>(x, w2) s = Add(a, b)
-        l, r = Split<axis=1, num_outputs=2>(s) p = Tanh(l) c = Conv(r, w3) y = Tanh(c) }"""
+        l, r = Split<axis=1>(s) p = Tanh(l) c = Conv(r, w3) y = Tanh(c) }"""
     weights = {"w1": (16, 16, 3, 3), "w2": (16, 16, 3, 3), "w3": (16, 8, 1, 1)}
     outcome = int8_kit.quantize(pass_kit.parse(graph, weights))
     assert outcome.rewritten == ["a", "b", "s", "c"]
