@@ -6,16 +6,20 @@ Imports numpy only: the process starts before every build.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from irc.runner.histogram import Codes, Counter, Histogram
+from irc.runner.counting import WORTH_SHARING, Counters, CountingProcess, Task, split
+from irc.runner.histogram import Histogram
 
 Array = np.ndarray[Any, Any]
 Largest = dict[str, tuple[int, int]]
 """By output, the largest float16 codes of numbers of either sign, without the sign; -1 where there is none."""
+
+
+_SIGN = 0x8000
 
 
 @dataclasses.dataclass
@@ -31,7 +35,7 @@ class Observation:
     waiting: dict[str, Array] = dataclasses.field(default_factory=dict)
     histograms: dict[str, list[Histogram]] = dataclasses.field(default_factory=dict)
     sums: dict[str, Array] = dataclasses.field(default_factory=dict)
-    _counters: dict[str, list[Counter]] = dataclasses.field(default_factory=dict)
+    _counters: Counters = dataclasses.field(default_factory=Counters)
 
     def largest_codes(self) -> Largest:
         """The largest magnitudes among the codes that wait."""
@@ -39,31 +43,44 @@ class Observation:
         for name, array in self.waiting.items():
             if array.dtype != np.float16:
                 continue
-            # As int16 a positive number is its code, as uint16 a negative one is above all others.
-            positive = int(array.view(np.int16).max(initial=-1))
-            negative = int(array.view(np.uint16).max(initial=0)) - 0x8000
-            found[name] = (max(positive, -1), max(negative, -1))
+            # As uint16 a negative number is above all others; without one a look at int16 would see the same.
+            largest = int(array.view(np.uint16).max(initial=0))
+            if largest < _SIGN:
+                found[name] = (largest if array.size else -1, -1)
+            else:
+                found[name] = (max(int(array.view(np.int16).max()), -1), largest - _SIGN)
         return found
 
-    def take(self, exponents: Mapping[str, int]) -> None:
+    def take(self, exponents: Mapping[str, int], helpers: Sequence[CountingProcess] = ()) -> None:
         """Adds what waits.
 
         Args:
             exponents: Of the scales of the outputs that are codes, `[1, n]` or `[C, n]`; the other outputs are summed.
+            helpers: Processes that count a share; they may still do so when this returns.
         """
+        tasks: list[Task] = []
         for name, array in self.waiting.items():
-            if name not in exponents:
+            if name in exponents:
+                tasks.append((name, array.view(np.uint16), exponents[name]))
+            else:
                 self.sums[name] = self.sums[name] + array if name in self.sums else array.astype(np.float64)
-                continue
-            codes: Codes = array.view(np.uint16)
-            counters = self._counters.setdefault(name, [Counter() for _ in range(len(codes))])
-            for counter, row in zip(counters, codes, strict=True):
-                counter.add(row, exponents[name])
+        if sum(codes.size for _, codes, _ in tasks) < WORTH_SHARING:
+            helpers = ()
+        mine, *others = split(tasks, len(helpers))
+        for helper, share in zip(helpers, others, strict=True):
+            helper.count(share)
+        for name, codes, exponent in mine:
+            self._counters.add(name, codes, exponent)
         self.waiting = {}
 
-    def finished(self) -> Observation:
-        """The same with all codes counted."""
-        self.histograms = {name: [c.histogram() for c in counters] for name, counters in self._counters.items()}
-        self._counters = {}
+    def finished(self, helpers: Sequence[CountingProcess] = ()) -> Observation:
+        """The same with all codes counted, also those that helpers took."""
+        parts = [self._counters.histograms(), *(helper.histograms() for helper in helpers)]
+        for part in parts:
+            for name, found in part.items():
+                known = self.histograms.get(name)
+                merged = found if known is None else [a.merge(b) for a, b in zip(known, found, strict=True)]
+                self.histograms[name] = merged
+        self._counters = Counters()
         self.waiting = {}
         return self

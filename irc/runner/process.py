@@ -20,6 +20,7 @@ from irc.errors import RunnerError
 from irc.runner.protocol import ConnectionClosed, Reader, Writer, receive, send
 
 MESSAGE_LENGTH = 400
+PIPE_BYTES = 1 << 20
 LOG_TAIL_BYTES = 4096
 
 
@@ -88,6 +89,8 @@ class WorkerProcess:
             )
             self._ready = False
             self._children[:] = [self._child]
+            for stream in (self._child.stdin, self._child.stdout):
+                _widen(stream)
 
     def call(
         self,
@@ -183,6 +186,17 @@ def one_line(message: str) -> str:
     """A message of the runtime in one line of bounded length."""
     text = " ".join(message.split())
     return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 3] + "..."
+
+
+def _widen(stream: IO[bytes] | None) -> None:
+    """Lets a pipe hold a sample of usual size, where the system can, so that writing it does not wait for the reader."""
+    if stream is None:
+        return
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        if (set_size := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
+            fcntl.fcntl(stream, set_size, PIPE_BYTES)
 
 
 def _expire(child: subprocess.Popen[bytes], expired: threading.Event) -> None:

@@ -27,7 +27,8 @@ class OpenSession:
 
     session: Any
     keep: list[Any]
-    _buffers: list[dict[str, np.ndarray[Any, Any]]] = dataclasses.field(default_factory=lambda: [{}, {}])
+    threads: int | None = None
+    _buffers: dict[str, np.ndarray[Any, Any]] = dataclasses.field(default_factory=dict)
     _shapes: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
 
     @property
@@ -41,18 +42,15 @@ class OpenSession:
         return dict(zip(names, self.session.run(names, feed), strict=True))
 
     def run_into_buffers(self, feed: Feed, kept: list[str]) -> dict[str, Any]:
-        """Runs one feed; outputs in `kept` are overwritten by the call after the next, which saves their memory and a copy.
+        """Runs one feed; outputs in `kept` are overwritten by the next call, which saves their memory and a copy.
 
         Buffers are used again while the shapes of the feed stay the same.
         """
         shapes = [array.shape for array in feed.values()]
-        if shapes != self._shapes:
-            self._shapes, self._buffers = shapes, [{}, {}]
-        buffers = self._buffers.pop(0)
-        self._buffers.append(buffers)
-        if not buffers:
+        buffers = self._buffers
+        if shapes != self._shapes or not buffers:
             outputs = self.run(feed)
-            buffers.update((name, outputs[name]) for name in kept)
+            self._shapes, self._buffers = shapes, {name: outputs[name] for name in kept}
             return outputs
         binding = self.session.io_binding()
         for name, array in feed.items():
@@ -104,13 +102,15 @@ def open_session(
         )
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     if isinstance(model, str):
-        return OpenSession(ort.InferenceSession(model, options, providers=PROVIDERS), [])
+        return OpenSession(ort.InferenceSession(model, options, providers=PROVIDERS), [], threads)
+    # Threads that wait for the next run at full speed would take the core from whoever looks at the results meanwhile.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     arrays = {name: _array(weight) for name, weight in model.weights.items()}
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     if values:
         options.add_external_initializers(list(arrays), values)
     session = ort.InferenceSession(model.proto, options, providers=PROVIDERS)
-    return OpenSession(session, [arrays, values])
+    return OpenSession(session, [arrays, values], threads)
 
 
 def _array(weight: FileSlice | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -6,7 +6,6 @@ parent is gone, and then removes the folder that the parent can no longer remove
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import shutil
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from irc.runner.counting import CountingProcess, helpers_that_pay
 from irc.runner.difference import OutputDifference, leaves
 from irc.runner.node_profile import profile_nodes
 from irc.runner.node_time import NodeTime
@@ -45,8 +45,7 @@ class Worker:
         self._sessions: dict[int, OpenSession] = {}
         self._references: dict[str, Reference] = {}
         self._observations: dict[str, Observation] = {}
-        self._counter = concurrent.futures.ThreadPoolExecutor(1)
-        self._counting: concurrent.futures.Future[None] | None = None
+        self._helpers: list[CountingProcess] | None = None
         self._last = 0
 
     def open(
@@ -69,26 +68,22 @@ class Worker:
 
     def fetch(self, handle: int, feed: Feed, observation: str, kept: list[str]) -> tuple[dict[str, Any], Largest]:
         """Runs one feed; outputs named in `kept` wait for `observe`, the others are returned, and the largest codes."""
-        outputs = self._sessions[handle].run_into_buffers(feed, kept)
-        self._finish_counting()
+        session = self._sessions[handle]
+        outputs = session.run_into_buffers(feed, kept)
         found = self._observations.setdefault(observation, Observation())
         found.waiting = {name: outputs.pop(name) for name in kept}
-        return outputs, found.largest_codes()
+        largest = found.largest_codes()
+        if largest and self._helpers is None:
+            self._helpers = [CountingProcess() for _ in range(helpers_that_pay(session.threads))]
+        return outputs, largest
 
     def observe(self, observation: str, exponents: dict[str, int]) -> None:
-        """Takes what waits into the observation, beside the next run: codes into histograms, other arrays into sums."""
-        self._finish_counting()
-        self._counting = self._counter.submit(self._observations[observation].take, exponents)
+        """Takes what waits into the observation: codes into histograms, other arrays into sums."""
+        self._observations[observation].take(exponents, self._helpers or ())
 
     def observed(self, observation: str) -> Observation:
         """What was observed; forgotten here."""
-        self._finish_counting()
-        return self._observations.pop(observation).finished()
-
-    def _finish_counting(self) -> None:
-        counting, self._counting = self._counting, None
-        if counting is not None:
-            counting.result()
+        return self._observations.pop(observation).finished(self._helpers or ())
 
     def runtime_graph(
         self, model: PortableModel | str, threads: int | None, folder: str
