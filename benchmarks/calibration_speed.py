@@ -8,7 +8,7 @@
 The network is ResNet-50 with random weights and its BatchNorms folded, inputs of 224 x 224. Observed are the values that
 `quantize` asks for on the ort target. Times are of whole calibrations, the opening of the session and the search for ranges
 included, in rounds: every round runs the samples in a stock session and calibrates with every observer, in an order drawn
-anew; given are medians of the ratios within a round. Peaks are anonymous memory of the process and of its children together,
+anew; given are medians of the ratios within a round. Peaks are anonymous memory of the process and all below it together,
 sampled every 20 ms, above what an interpreter with the same imports takes.
 
 ONNX Runtime's entropy and percentile calibrators keep every activation of every sample, so they get `--peer-samples`.
@@ -162,6 +162,11 @@ def peer(path: Path, count: int, threads: int, name: str) -> Callable[[], None]:
     return run
 
 
+def family(pid: int) -> list[int]:
+    """A process, its children and theirs."""
+    return [pid, *(member for child in children(pid) for member in family(child))]
+
+
 def peak(mode: str, path: Path, count: int, threads: int) -> float:
     """Peak memory in bytes of one mode in a process of its own, children included, above an idle one."""
     figures = []
@@ -173,7 +178,7 @@ def peak(mode: str, path: Path, count: int, threads: int) -> float:
         def sample(pid: int, done: threading.Event) -> None:
             nonlocal highest
             while not done.is_set():
-                highest = max(highest, anonymous_bytes(pid) + sum(map(anonymous_bytes, children(pid))))
+                highest = max(highest, sum(map(anonymous_bytes, family(pid))))
                 time.sleep(0.02)
 
         thread = threading.Thread(target=sample, args=(process.pid, done))

@@ -20,9 +20,9 @@ ENTROPY_BINS_PER_LEVEL = 16
 _COARSE_STEP = 8
 _UNSEEN = 1e-9
 """The share that a bin is taken to have which is clipped into but has no mass of its own."""
-_SHRINK = 0.9
-_SHRINKINGS = 46
-"""Down to a 110th of the extremes."""
+_SHRINK = 0.92
+_SHRINKINGS = 58
+"""Down to a 115th of the extremes."""
 _FINE_STEPS = 6
 _ROUNDS = 2
 Errors = Callable[[Numbers], Numbers]
