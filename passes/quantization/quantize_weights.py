@@ -82,7 +82,8 @@ class QuantizeWeights(Pass):
             return None
         found = operands(node)
         if any(is_dequantized(node.inputs[index]) for index in weight_inputs(node)):
-            return Skip(node, "it is already quantized")
+            # Of the rest nobody wants to hear what the pass before has done already.
+            return None if self.rest else Skip(node, "it is already quantized")
         if not found:
             return Skip(node, "its weight is not constant")
         reasons = {index: self._why_not(node, weight) for index, weight in found}
