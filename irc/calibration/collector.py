@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -67,7 +68,11 @@ def collect(
         found = gather(observables)
     else:
         found = observe(runner, model, source, observables, progress=progress, early_stop=early_stop)
-    ranges = {o.value_name: by_name[o.value_name].range(found[o]) for o in observables if o in found}
+    seen = [observable for observable in observables if observable in found]
+    # The searches are arithmetic on large arrays, for which numpy lets other threads run.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        chosen = pool.map(lambda o: by_name[o.value_name].range(found[o]), seen)
+        ranges = {observable.value_name: interval for observable, interval in zip(seen, chosen, strict=True)}
     return Statistics(ranges, dict(found.missing), found.samples, observers_text(requests), found.available)
 
 
