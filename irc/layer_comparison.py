@@ -20,6 +20,7 @@ from irc.analysis.concrete_shapes import ConcreteShapes
 from irc.analysis.interface_difference import Pairing
 from irc.analysis.model_cost import value_bytes
 from irc.analysis.weights import Weights
+from irc.memory_groups import groups_within
 from irc.numeric_difference import NumericDifference
 
 if TYPE_CHECKING:
@@ -149,17 +150,8 @@ def _as_read(model: ir.Model, names: list[str]) -> dict[str, str]:
 def _groups(shapes: ConcreteShapes, names: list[str]) -> list[list[str]]:
     """The names in groups whose values fit `GROUP_BYTES`, estimated for assumed sizes."""
     values = ir.convenience.create_value_mapping(shapes.model.graph)
-    groups: list[list[str]] = [[]]
-    total = 0
-    for name in names:
-        known = value_bytes(values[name], shapes)
-        size = _UNKNOWN_BYTES if known is None else known
-        if groups[-1] and total + size > GROUP_BYTES:
-            groups.append([])
-            total = 0
-        groups[-1].append(name)
-        total += size
-    return groups
+    sizes = ((name, value_bytes(values[name], shapes)) for name in names)
+    return groups_within(((name, _UNKNOWN_BYTES if size is None else size) for name, size in sizes), GROUP_BYTES)
 
 
 def _layers(

@@ -19,14 +19,13 @@ from irc.calibration import (
     Sample,
     StatisticRequest,
     Statistics,
-    collect,
     observe,
     open_data,
     runnable_feeds,
     take,
 )
 from irc.calibration.cache import StatisticsCache, digest_of_data, digest_of_model, statistics_key
-from irc.calibration.collector import observers_text
+from irc.calibration.collector import observers_text, ranges_of
 from irc.coverage import Coverage
 from irc.errors import DataError, RunnerError, UsageError
 from irc.ir import weight_bytes
@@ -180,9 +179,7 @@ class Measurement:
             same = sweep.is_of(structure, tensors) and sweep.statistics.observer == observer
             if same and names <= _known(sweep.statistics):
                 return sweep.statistics
-        statistics = collect(
-            self._runner, model, self.source, requests, gather=lambda observables: self.observe(model, observables)
-        )
+        statistics = ranges_of(requests, lambda observables: self.observe(model, observables))
         self._sweeps.append(_Sweep(structure, tensors, statistics))
         if statistics.samples < statistics.available:
             self.notes.append(f"calibration stopped early: {statistics.samples} of {statistics.available} samples used")

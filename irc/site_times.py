@@ -20,14 +20,13 @@ from irc.calibration.memory_packing import sizes_of
 from irc.ir import snapshot, unique_name
 from irc.pass_base import node_id
 from irc.precision_cut import Choice, Link, cheapest, total_cost
-from irc.runner import Feed, NodeTime, Runner
+from irc.runner import Feed, NodeTime, Runner, original_name
 from irc.target import QuantizationStyle
 
 LEAST_GAIN = 0.02
 """A division has to promise at least this share of the integer model's time, or nothing is proposed."""
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 _LAYOUT = ("Transpose", "ReorderInput", "ReorderOutput")
-_SUFFIX = re.compile(r"(_token_\d+|_nhwc|_nchwc|/duplicated|_out\d+)+\Z")
 _PROBED = (256, 1 << 14, 1 << 20)
 _KERNEL = re.compile("Conv|Gemm|MatMul")
 _FUSED_NODES = 8
@@ -65,6 +64,33 @@ class Slower:
     gain: float
 
 
+@dataclasses.dataclass(frozen=True)
+class FloatTimes:
+    """What integer forms are compared with, the same for every choice of sites.
+
+    Attributes:
+        nodes: Times of the float model.
+        to_integers: Cost of quantizing.
+        to_float: Cost of dequantizing.
+    """
+
+    nodes: Sequence[NodeTime]
+    to_integers: Conversion
+    to_float: Conversion
+
+    @classmethod
+    def measured(
+        cls, runner: Runner, base: ir.Model, style: QuantizationStyle, feeds: Sequence[Feed], *, seconds: float
+    ) -> FloatTimes:
+        """Profiles the float model, and conversions alone.
+
+        Raises:
+            RunnerError: If the model cannot run a feed.
+        """
+        nodes = runner.profile(_named(base), feeds, seconds=seconds)
+        return cls(nodes, *_conversions(runner, style))
+
+
 def slower_as_integers(
     runner: Runner,
     base: ir.Model,
@@ -72,27 +98,29 @@ def slower_as_integers(
     sites: Collection[str],
     style: QuantizationStyle,
     feeds: Sequence[Feed],
+    float_times: FloatTimes,
     *,
     seconds: float = 1.0,
 ) -> Slower:
-    """Profiles both models and finds the sites whose integer form, with the conversions it needs, costs more.
+    """Profiles the integer model and finds the sites whose integer form, with the conversions it needs, costs more.
 
     Args:
-        runner: Where both run.
+        runner: Where it runs.
         base: The float model.
         integer: The same with the sites rewritten.
         sites: Ids of the rewritten sites.
         style: The target's: what is fused, what moves integers, what needs a quantized output.
         feeds: Inputs.
-        seconds: Time for each profile.
+        float_times: Of the float model and of conversions.
+        seconds: Time for the profile.
 
     Raises:
-        RunnerError: If a model cannot run a feed.
+        RunnerError: If the model cannot run a feed.
     """
     graph = _Graph(base, sites, style, feeds[0])
-    in_float, _ = graph.attributed(runner.profile(_named(base), feeds, seconds=seconds))
+    in_float, _ = graph.attributed(float_times.nodes)
     as_integers, others = graph.attributed(runner.profile(_named(integer), feeds, seconds=seconds))
-    to_integers, to_float = _conversions(runner, style)
+    to_integers, to_float = float_times.to_integers, float_times.to_float
     converted = sum(time.elements for time in others if time.op_type in _CONVERSIONS)
     layout = sum(time.microseconds for time in others if time.op_type in _LAYOUT) / max(converted, 1)
     to_integers = dataclasses.replace(to_integers, per_element=to_integers.per_element + layout)
@@ -231,8 +259,8 @@ class _Graph:
 
     def _executed(self, time: NodeTime) -> ir.Node | None:
         """The node of the float model whose result a runtime node gives, or whose name it kept."""
-        stem = _SUFFIX.sub("", time.name)
-        for name in (*(_SUFFIX.sub("", output) for output in time.outputs), stem):
+        stem = original_name(time.name)
+        for name in (*(original_name(output) for output in time.outputs), stem):
             if name in self._makers:
                 return self._makers[name]
         return self._names.get(stem)
@@ -315,4 +343,4 @@ class _Graph:
         return self._group[node]
 
 
-__all__ = ["Slower", "slower_as_integers"]
+__all__ = ["FloatTimes", "Slower", "slower_as_integers"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from irc.application import SiteKey
 from irc.latency import measure
-from irc.site_times import slower_as_integers
+from irc.site_times import FloatTimes, slower_as_integers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,10 +75,13 @@ def leave_slower_in_float(
         RunnerError: If a model cannot run a feed.
     """
     found = TimedPlacement(current, dict(denied))
+    progress(0.0, "timing every node in float and in int8")
+    float_times = FloatTimes.measured(runner, base, style, feeds, seconds=_PROFILE_SECONDS)
     for _ in range(ROUNDS):
         by_site = {key.site: key for key in keys if key not in found.denied}
-        progress(0.0, "timing every node in float and in int8")
-        slower = slower_as_integers(runner, base, found.build.model, by_site, style, feeds, seconds=_PROFILE_SECONDS)
+        slower = slower_as_integers(
+            runner, base, found.build.model, by_site, style, feeds, float_times, seconds=_PROFILE_SECONDS
+        )
         if not slower.sites:
             break
         more = {by_site[site]: _reason(*times) for site, times in slower.sites.items()}

@@ -9,7 +9,7 @@ from irc import timed_placement
 from irc.application import SiteKey
 from irc.backends.ort import OrtTarget
 from irc.runner import NodeTime, Runner
-from irc.site_times import _named, slower_as_integers
+from irc.site_times import FloatTimes, _named, slower_as_integers
 
 STYLE = OrtTarget().quantization
 CHAIN = """g (float[N,16,8,8] x) => (float[N,16,8,8] y) {
@@ -64,8 +64,9 @@ NAMES = {node.outputs[0].name: node.name for node in MODEL.graph}
 
 
 def slower(in_float, as_integers, conversion=1.0):
-    clock = Clock(in_float, as_integers, probe(conversion))
-    return slower_as_integers(clock, MODEL, MODEL, ["c1", "c2", "c3"], STYLE, [FEED])
+    clock = Clock(in_float, probe(conversion), as_integers)
+    baseline = FloatTimes.measured(clock, MODEL, STYLE, [FEED], seconds=1.0)
+    return slower_as_integers(clock, MODEL, MODEL, ["c1", "c2", "c3"], STYLE, [FEED], baseline)
 
 
 def test_what_is_faster_everywhere_is_left_alone():
@@ -131,7 +132,8 @@ def test_the_profile_names_every_kernel_and_its_outputs(runner):
 def test_real_profiles_are_attributed_whole(runner):
     model = pass_kit.parse(CHAIN, WEIGHTS)
     outcome = int8_kit.quantize(model)
-    found = slower_as_integers(runner, model, outcome.model, outcome.rewritten, STYLE, [FEED], seconds=0.05)
+    baseline = FloatTimes.measured(runner, model, STYLE, [FEED], seconds=0.05)
+    found = slower_as_integers(runner, model, outcome.model, outcome.rewritten, STYLE, [FEED], baseline, seconds=0.05)
     assert set(found.sites) <= set(outcome.rewritten) and -1 < found.gain < 1
 
 
@@ -155,6 +157,7 @@ def test_a_proposal_is_taken_only_if_the_whole_is_faster(monkeypatch):
             timed_placement, "slower_as_integers",
             lambda *a, **k: type("Slower", (), {"sites": proposed.pop(0)})(),
         )  # fmt: skip
+        monkeypatch.setattr(timed_placement.FloatTimes, "measured", lambda *a, **k: None)
         monkeypatch.setattr(timed_placement, "_faster", lambda *a: answers.pop(0))
         builds.clear()
         return timed_placement.leave_slower_in_float(

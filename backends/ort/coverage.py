@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import onnx_ir as ir
 
 from irc.coverage import Coverage, Covered
 from irc.ledger import Ledger
-from irc.runner import Runner, RuntimeNode
+from irc.runner import Runner, RuntimeNode, original_name
 from irc.target import has_quantized_operands, is_dequantized
 
 INTEGER_OPERATORS = frozenset(
@@ -24,7 +23,6 @@ STORED_ONLY = "its weight is stored as int8 and computed with in float"
 NOT_FUSED = "quantized, but the runtime did not fuse it"
 _PASSED = ("Add", "Mul", "Cast", "DequantizeLinear", "QuantizeLinear", "Relu", "Clip", "Unsqueeze")
 _RECURRENT = ("LSTM", "GRU", "RNN")
-_SUFFIX = re.compile(r"(_token_\d+|_nhwc|/duplicated|_out\d+)+\Z")
 
 
 def coverage(runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
@@ -62,8 +60,8 @@ class _ReadBack:
         self._named: dict[str, list[RuntimeNode]] = {}
         self._makers: dict[str, RuntimeNode] = {}
         for node in runtime:
-            self._named.setdefault(_SUFFIX.sub("", node.name), []).append(node)
-            self._makers |= {_SUFFIX.sub("", name): node for name in node.outputs}
+            self._named.setdefault(original_name(node.name), []).append(node)
+            self._makers |= {original_name(name): node for name in node.outputs}
 
     def verdict(self, site: str, op_type: str) -> tuple[bool, str]:
         """Whether the runtime executes a rewritten site in integers, and why not."""

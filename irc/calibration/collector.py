@@ -41,7 +41,6 @@ def collect(
     *,
     progress: Progress = lambda fraction, what: None,
     early_stop: float | None = None,
-    gather: Gather | None = None,
 ) -> Statistics:
     """Runs the data once and returns the range of every requested value.
 
@@ -52,22 +51,34 @@ def collect(
         requests: Which values to observe, by which observer; values that cannot be are in `Statistics.missing`.
         progress: Told the share of samples done.
         early_stop: As `observe` takes it.
-        gather: What gathers the observations; default `observe`.
 
     Raises:
         UsageError: If a value is requested by two observers.
         DataError: If a value is not finite on some sample, or the model does not run on it; the message names both.
         RunnerError: If the runtime refuses the model, or dies.
     """
+    return ranges_of(
+        requests,
+        lambda observables: observe(runner, model, source, observables, progress=progress, early_stop=early_stop),
+    )
+
+
+def ranges_of(requests: Sequence[StatisticRequest], gather: Gather) -> Statistics:
+    """The range of every requested value, from observations gathered anywhere.
+
+    Args:
+        requests: Which values to observe, by which observer.
+        gather: Gives the observations for the observables that takes.
+
+    Raises:
+        UsageError: If a value is requested by two observers.
+    """
     by_name: dict[str, Observer] = {}
     for request in requests:
         if by_name.setdefault(request.value_name, request.observer) != request.observer:
             raise UsageError(f"{request.value_name!r} has one range, so it takes one observer, not two")
     observables = [Observable(name, observer.kind) for name, observer in by_name.items()]
-    if gather is not None:
-        found = gather(observables)
-    else:
-        found = observe(runner, model, source, observables, progress=progress, early_stop=early_stop)
+    found = gather(observables)
     seen = [observable for observable in observables if observable in found]
     # The searches are arithmetic on large arrays, for which numpy lets other threads run.
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -141,4 +152,4 @@ def _check_shapes(a: ir.Value, b: ir.Value) -> None:
         raise DataError(f"values {a.name!r} {a.shape} and {b.name!r} {b.shape} cannot be compared: their shapes differ")
 
 
-__all__ = ["Progress", "StatisticRequest", "Statistics", "collect", "compare_values", "observers_text"]
+__all__ = ["Progress", "StatisticRequest", "Statistics", "collect", "compare_values", "observers_text", "ranges_of"]

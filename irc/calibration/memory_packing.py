@@ -10,6 +10,7 @@ from irc.analysis.assumed_sizes import Sizes
 from irc.analysis.concrete_shapes import ConcreteShapes
 from irc.calibration.data import Feed
 from irc.calibration.statistics import Observable
+from irc.memory_groups import groups_within
 
 HISTOGRAM_BYTES = 512 << 10
 """About what counting one tensor takes, whatever its size: its counts, and codes that wait to be counted."""
@@ -29,16 +30,8 @@ def packed(model: ir.Model, observables: Sequence[Observable], feed: Feed, budge
         return [list(observables)] if observables else []
     shapes = ConcreteShapes(model, sizes_of(model, feed))
     values = ir.convenience.create_value_mapping(model.graph)
-    groups: list[list[Observable]] = [[]]
-    total = 0
-    for observable in observables:
-        size = _bytes(observable, values.get(observable.value_name), shapes)
-        if groups[-1] and total + size > budget_bytes:
-            groups.append([])
-            total = 0
-        groups[-1].append(observable)
-        total += size
-    return groups
+    sized = ((o, _bytes(o, values.get(o.value_name), shapes)) for o in observables)
+    return groups_within(sized, budget_bytes)
 
 
 def sizes_of(model: ir.Model, feed: Feed) -> Sizes:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+
+_SUFFIX = re.compile(r"(_token_\d+|_nhwc|_nchwc|/duplicated|_out\d+)+\Z")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,3 +27,8 @@ class NodeTime:
     outputs: tuple[str, ...]
     elements: int
     microseconds: float
+
+
+def original_name(name: str) -> str:
+    """The name that a node or value had before the runtime's own rewriting put something behind it."""
+    return _SUFFIX.sub("", name)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from irc.calibration import DataSource, compare_values
 from irc.errors import UsageError
 from irc.ir import snapshot, unique_name
+from irc.pass_base import Context
 from irc.runner import Runner
 
 
@@ -50,6 +51,13 @@ def local_errors(
         signal, error = energies.get(pair, (0.0, 0.0))
         errors[site] = error / signal if signal > 0 else float(error > 0)
     return errors
+
+
+def errors_in_context(before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context) -> dict[str, float] | None:
+    """The local errors by what a pass is given; None without data, or anything to run it in."""
+    if ctx.runner is None or ctx.data is None:
+        return None
+    return local_errors(ctx.runner, before, after, sites, ctx.data, progress=ctx.progress)
 
 
 class _Merged:

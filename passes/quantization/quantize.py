@@ -27,7 +27,7 @@ from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip
 from irc.passes.quantization import existing, offers, placement
 from irc.passes.quantization.gemm import integer_bias, keep_sum_apart
-from irc.passes.quantization.local_error import local_errors
+from irc.passes.quantization.local_error import errors_in_context
 from irc.passes.quantization.table import quantize_table
 from irc.passes.quantization.workspace import Workspace, drop_if_unused, graph_of
 from irc.target import QuantizationStyle, Target, is_dequantized
@@ -176,9 +176,7 @@ class Quantize(Pass):
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
     ) -> dict[str, float] | None:
         """Relative error energy of each site's output with its own inputs and weights quantized, in one sweep."""
-        if ctx.runner is None or ctx.data is None:
-            return None
-        return local_errors(ctx.runner, before, after, sites, ctx.data, progress=ctx.progress)
+        return errors_in_context(before, after, sites, ctx)
 
 
 def _without_range(values: Iterable[ir.Value], statistics: Statistics, main: ir.Graph) -> dict[ir.Value, str]:

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
 from irc.passes.quantization import existing, offers, placement
-from irc.passes.quantization.local_error import local_errors
+from irc.passes.quantization.local_error import errors_in_context
 from irc.passes.quantization.table import quantize_table
 from irc.passes.quantization.workspace import Workspace, drop_if_unused, home_of
 from irc.target import QuantizationStyle, is_dequantized
@@ -119,9 +119,7 @@ class QuantizeWeights(Pass):
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
     ) -> dict[str, float] | None:
         """Relative error energy of each site's output with its own weights stored, in one sweep."""
-        if ctx.runner is None or ctx.data is None:
-            return None
-        return local_errors(ctx.runner, before, after, sites, ctx.data, progress=ctx.progress)
+        return errors_in_context(before, after, sites, ctx)
 
 
 def weight_inputs(node: ir.Node) -> tuple[int, ...]:
