@@ -35,6 +35,7 @@ session stops spinning when its run ends (`session.force_spinning_stop`), or its
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -163,7 +164,9 @@ def preprocessed(model: Path, folder: Path) -> tuple[Path, str]:
     )
     for note, options in attempts:
         try:
-            quant_pre_process(str(model), str(out), **options)
+            # What fails in the middle leaves a file in the working directory.
+            with contextlib.chdir(out.resolve().parent):
+                quant_pre_process(str(model.resolve()), str(out.resolve()), **options)
             return out, note
         except Exception as error:  # another library's failure is a result here
             reason = describe(error)
