@@ -18,7 +18,7 @@ import onnx_ir as ir
 from irc.errors import IrcError, PassFailed
 from irc.ir import bodies
 from irc.ledger import Entry, PassRecord
-from irc.pass_base import MODEL_SITE, Context, Site, Skip
+from irc.pass_base import MODEL_SITE, Context, Remark, Site, Skip
 from irc.pipeline import Step
 
 MAX_SWEEPS = 64
@@ -125,13 +125,13 @@ def apply_pass(
                 applied.refused[key] = Entry(found.id, op_type, reason)
                 continue
             outcome = _rewrite(step, found, ctx, index)
-            if outcome is not None:
+            if isinstance(outcome, Skip):
                 offered.discard(key)
                 skipped[found.id] = Entry(found.id, op_type, outcome.reason)
                 continue
             occurrences[found.id] += 1
             applied.keys.append(key)
-            record.rewritten.append(Entry(found.id, op_type))
+            record.rewritten.append(Entry(found.id, op_type, outcome.text if outcome is not None else ""))
             changed = True
             whole_model = whole_model or found.node is None
         if not changed or whole_model or not pass_.contract.lossless:
@@ -162,7 +162,7 @@ def _sites(step: Step, model: ir.Model, ctx: Context, index: int) -> Iterator[Si
         ) from error
 
 
-def _rewrite(step: Step, site: Site, ctx: Context, index: int) -> Skip | None:
+def _rewrite(step: Step, site: Site, ctx: Context, index: int) -> Skip | Remark | None:
     try:
         return step.pass_.rewrite(site, ctx)
     except IrcError:

@@ -9,10 +9,13 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from irc.atomic import interrupts_deferred, output_error, refuse_special_file
+from irc.decision_arrays import arrays_of, write_arrays
+from irc.decisions import Kept
 from irc.errors import OutputError
 
 
@@ -43,7 +46,8 @@ def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
         OutputError: With what to do.
     """
     folder = output.parent
-    names = (output, data_file(output), sidecar(output, ".manifest.json"), sidecar(output, ".plan.yaml"))
+    sidecars = (sidecar(output, kind) for kind in (".manifest.json", ".plan.yaml", ".plan.npz"))
+    names = (output, data_file(output), *sidecars)
     for name in names:
         refuse_special_file(name)
     if not folder.is_dir():
@@ -111,12 +115,30 @@ class Stage:
         except OSError as error:
             raise output_error(self.output, error) from error
 
+    def write_arrays(self, name: str, decisions: Mapping[str, Kept]) -> bool:
+        """Stages the arrays among decisions; returns whether there are any.
+
+        Raises:
+            OutputError: If the disk is full or refuses.
+        """
+        arrays = arrays_of(decisions)
+        if not arrays:
+            return False
+        try:
+            with self.path(name).open("wb") as file:
+                write_arrays(arrays, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise output_error(self.output, error) from error
+        return True
+
     def publish(self, source: Path, sidecars: tuple[str, ...] = ()) -> list[Path]:
         """Renames the staged artifact and sidecars into place: data first, then the model, then the sidecars.
 
         Args:
             source: The staged `.onnx`; its data file, if any, lies beside it.
-            sidecars: Names of staged text files.
+            sidecars: Names of staged files.
 
         Returns:
             The published paths, the model first.

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from irc.application import SiteKey
 from irc.artifact import Stage, data_file
+from irc.decisions import Decisions, Kept
 from irc.errors import IrcError, ModelError, PassFailed, UsageError
 from irc.expansion import expand
 from irc.growth import growing_steps
@@ -117,6 +118,7 @@ class Build:
         )
         self.dumps: list[Path] = []
         self.notes: list[str] = [*notes, *provenance(model).notes]
+        self.decisions = Decisions(plan.decisions if plan is not None else None)
         self._examples = list(examples)
         self._float_model: ir.Model | None = None
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
@@ -151,6 +153,13 @@ class Build:
             if self._too_slow(built):
                 built = self._restore(built, runner, samples)
             return built
+
+    def made_decisions(self, built: Built) -> Mapping[str, Kept]:
+        """The decisions that a build's rewrites rest on: those about sites taken back are left out."""
+        if self.plan is not None:
+            return self.plan.decisions
+        made = {f"{record.name}/{entry.site}" for record in built.ledger for entry in record.rewritten}
+        return {key: kept for key, kept in self.decisions.kept.items() if key in made or "/" not in key}
 
     # -- lossless ---------------------------------------------------------------------------------------------------
 
@@ -200,6 +209,8 @@ class Build:
             target=self.target,
             data=samples.source,
             collect=samples.collect,
+            observe=samples.observe,
+            decisions=self.decisions,
             runner=runner,
             seed=self.request.seed,
             progress=self.request.progress,

@@ -272,13 +272,20 @@ def _run_file(path: Path, job: _Job, *, published_name: str | None, module: Modu
             denied=built.denied,
             statistics=built.statistics,
             samples=built.samples,
+            decisions=build.made_decisions(built),
         )
         report = _report(source, output, recipe, targets.render(target), build, built, ran)
         report.unmet = [text for r in requirements if (text := r.unmet(report.ledger, report.coverage)) is not None]
         manifest, plan_file = sidecar(output, ".manifest.json"), sidecar(output, ".plan.yaml")
         stage.write_text(manifest.name, json.dumps(report.manifest(), indent=2, ensure_ascii=False) + "\n")
         stage.write_text(plan_file.name, built_plan.to_yaml())
-        report.files = [*stage.publish(built.file, (manifest.name, plan_file.name)), *build.dumps]
+        arrays = sidecar(output, ".plan.npz")
+        staged = [manifest.name, plan_file.name]
+        if stage.write_arrays(arrays.name, built_plan.decisions):
+            staged.insert(0, arrays.name)
+        report.files = [*stage.publish(built.file, tuple(staged)), *build.dumps]
+        if arrays.name not in staged:
+            arrays.unlink(missing_ok=True)
     report.seconds = time.perf_counter() - job.start
     request.progress(1.0, "done")
     return report

@@ -20,7 +20,7 @@ class Entry:
     Attributes:
         site: Stable id of the site.
         op_type: Operator type of its anchor node; "" for a whole-model pass.
-        reason: Why it was skipped or undone; "" for a rewritten site.
+        reason: Why it was skipped or undone; of a rewritten site what its pass says of it, or "".
     """
 
     site: str

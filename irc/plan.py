@@ -1,7 +1,8 @@
 """The plan: everything a clock, a search or data decided, so that a build can be replayed byte for byte.
 
-A plan names the input by its hash, the pipeline with all options, the rewrites that were undone or reverted, and the
-calibrated statistics. Replaying needs no data, measures nothing and decides nothing.
+A plan names the input by its hash, the pipeline with all options, the rewrites that were undone or reverted, the
+calibrated statistics, and what passes decided from data; arrays among that are in a file beside the plan. Replaying needs
+no data, measures nothing and decides nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from irc.application import SiteKey
+from irc.decision_arrays import read_arrays, replace_arrays
+from irc.decisions import Kept
 from irc.errors import UsageError
 
 VERSION = 1
@@ -31,6 +34,7 @@ class Plan:
         denied: Rewrites not made, with the reason.
         statistics: Calibrated statistics, as their collector writes them.
         samples: How many samples they come from.
+        decisions: What passes decided from data, by key.
     """
 
     input_name: str
@@ -42,9 +46,10 @@ class Plan:
     denied: Mapping[SiteKey, str] = dataclasses.field(default_factory=dict)
     statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     samples: int = 0
+    decisions: Mapping[str, Kept] = dataclasses.field(default_factory=dict)
 
     def to_yaml(self) -> str:
-        """The plan as YAML, the same text for the same plan."""
+        """The plan as YAML, the same text for the same plan; arrays by their place in the file beside it."""
         import yaml
 
         import irc
@@ -64,6 +69,8 @@ class Plan:
             "samples": self.samples,
             "statistics": dict(self.statistics),
         }
+        if self.decisions:
+            document["decisions"] = replace_arrays(self.decisions)
         return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
 
     @classmethod
@@ -99,6 +106,7 @@ class Plan:
                 },
                 statistics=dict(document["statistics"]),
                 samples=int(document["samples"]),
+                decisions=read_arrays(document.get("decisions") or {}, path),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(

@@ -18,7 +18,7 @@ def services(
 ) -> Iterator[tuple[Context, VerifierFactory | None]]:
     """What the context leaves open: a target and data given as text, a collector, a verifier, and the process they run in."""
     from irc import targets
-    from irc.calibration import DataSource, collect, open_data
+    from irc.calibration import DataSource, collect, observe, open_data
     from irc.runner import Runner
     from irc.verification import verifier_factory
 
@@ -34,6 +34,12 @@ def services(
             ctx = dataclasses.replace(
                 ctx,
                 collect=lambda found, requests: collect(runner, found, source, requests, progress=ctx.progress),
+            )
+        if ctx.observe is None and isinstance(ctx.data, DataSource):
+            data = ctx.data
+            ctx = dataclasses.replace(
+                ctx,
+                observe=lambda found, observables: observe(runner, found, data, observables, progress=ctx.progress),
             )
         if isinstance(verify, bool):
             yield ctx, verifier_factory(runner, ctx) if verify else None
