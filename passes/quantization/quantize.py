@@ -15,6 +15,7 @@ quantized already is left alone: see `existing`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
@@ -24,8 +25,9 @@ from irc.calibration import Observer, StatisticRequest, Statistics, observer_for
 from irc.calibration.observers import Calibrator
 from irc.errors import UsageError
 from irc.ir import constant_tensor
-from irc.pass_base import Context, Contract, Pass, Site, Skip
+from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
 from irc.passes.quantization import existing, offers, placement
+from irc.passes.quantization.float_reference import IntegerSite, Recording
 from irc.passes.quantization.gemm import integer_bias, keep_sum_apart
 from irc.passes.quantization.local_error import errors_in_context
 from irc.passes.quantization.table import quantize_table
@@ -92,6 +94,7 @@ class Quantize(Pass):
         statistics = ctx.collect(model, requests)
         unknown = _without_range(wanted, statistics, main)
         work = Workspace(main, target.quantization, statistics)
+        recording = Recording(model)
         offering = offers.offering(model)
         for node, kind, values in plans:
             reason = next((unknown[value] for value in values if value in unknown), None)
@@ -99,17 +102,19 @@ class Quantize(Pass):
                 yield kind
             elif reason is not None:
                 yield Skip(node, reason)
-            elif (site := self._site(node, kind, work, target)) is not None:
+            elif (site := self._site(node, kind, work, target, recording)) is not None:
                 offering.add(site.id)
                 yield site
 
     @staticmethod
-    def _site(node: ir.Node, kind: str, work: Workspace, target: Target) -> Site | None:
+    def _site(node: ir.Node, kind: str, work: Workspace, target: Target, recording: Recording) -> Site | None:
         """A site; None where an operator would only join and does not find its inputs quantized."""
         if kind == "join":
             return Site(node, (_join, work)) if _can_join(node, work, target) else None
         if kind == "residual":
             return Site(node, (_quantize_skip_branch, work)) if _skip_branch(node, work) is not None else None
+        if kind == "weighted":
+            return Site(node, (functools.partial(_weighted, recording=recording), work))
         return Site(node, (_REWRITES[kind], work))
 
     def _plans(self, main: ir.Graph, target: Target) -> list[tuple[ir.Node, str | Skip, list[ir.Value]]]:
@@ -190,8 +195,8 @@ def _without_range(values: Iterable[ir.Value], statistics: Statistics, main: ir.
     return reasons
 
 
-def _weighted(node: ir.Node, work: Workspace) -> str | None:
-    source = node.inputs[0]
+def _weighted(node: ir.Node, work: Workspace, *, recording: Recording) -> str | None:
+    site, source = node_id(node), node.inputs[0]
     weight = placement.weight_of(node)
     assert source is not None and weight is not None
     pair = work.quantize(source)
@@ -200,13 +205,28 @@ def _weighted(node: ir.Node, work: Workspace) -> str | None:
     keep_sum_apart(node, work)
     work.read_as_integers(node, 0, pair)
     old = node.inputs[1]
+    float_weight = weight.tensor
     zero_point = node.op_type in work.style.weight_zero_points or weight.transposed
     dequantized = work.dequantized(
         weight.origin, weight.axis, graph_of(node), transposed=weight.transposed, zero_point=zero_point
     )
     node.replace_input_with(1, dequantized)
+    stored = work.store(weight.origin, weight.axis)
+    recording.add(
+        IntegerSite(
+            id=site,
+            node=node.name or "",
+            activation=recording.activation(node),
+            scale=pair.scale.name or "",
+            zero_point=pair.zero_point.name or "",
+            weight=float_weight,
+            axis=weight.axis,
+            stored=stored.quantized.name or "",
+            scales=stored.scales.name or "",
+        )
+    )
     if node.op_type == "Gemm" and work.style.gemm_bias == "int32":
-        integer_bias(node, pair.step * work.store(weight.origin, weight.axis).numbers, work)
+        integer_bias(node, pair.step * stored.numbers, work)
     if node.op_type in work.style.needs_output:
         work.quantize_for_all(placement.fused_output(node, work.style))
     drop_if_unused(old)
@@ -267,4 +287,4 @@ def _quantize_skip_branch(node: ir.Node, work: Workspace) -> str | None:
     return None
 
 
-_REWRITES: dict[str, _Rewrite] = {"weighted": _weighted, "table": _lookup, "product": _product}
+_REWRITES: dict[str, _Rewrite] = {"table": _lookup, "product": _product}
