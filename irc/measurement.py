@@ -25,7 +25,8 @@ from irc.calibration import (
     take,
 )
 from irc.calibration.cache import StatisticsCache, digest_of_data, digest_of_model, statistics_key
-from irc.calibration.collector import observers_text, ranges_of
+from irc.calibration.collector import joined, observers_text, ranges_of
+from irc.calibration.statistics import AnyStatistic
 from irc.coverage import Coverage
 from irc.errors import DataError, RunnerError, UsageError
 from irc.ir import weight_bytes
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 VERIFICATION_SAMPLES = 3
 LATENCY_SAMPLES = 4
+REMEMBERED_BYTES = 128 << 20
+"""Observations are kept for another observer to read while they take at most this (128 MiB)."""
 REOPENED_BYTES = 512 << 20
 """Models above this size (512 MiB) are opened once to be timed; smaller ones twice, in both orders."""
 QUANTIZABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -77,6 +80,7 @@ class Measurement:
         self._path, self._model, self._request, self._runner = path, model, request, runner
         self._planned = planned
         self._sweeps: list[_Sweep] = []
+        self._observed: _Observed | None = None
         self._data_digest: str | None = None
         self._first: list[Sample] | None = None
         self._generated: list[Feed] | None = list(examples[:LATENCY_SAMPLES]) or None
@@ -167,6 +171,14 @@ class Measurement:
 
     def collect(self, model: ir.Model, requests: Sequence[StatisticRequest]) -> Statistics:
         """Ranges over all samples; those already known for the same model are not collected again."""
+        by_observer: dict[str, list[StatisticRequest]] = {}
+        for request in requests:
+            by_observer.setdefault(request.observer.text, []).append(request)
+        found = [self._collect(model, group) for group in by_observer.values()] or [self._collect(model, [])]
+        return found[0] if len(found) == 1 else joined(found)
+
+    def _collect(self, model: ir.Model, requests: Sequence[StatisticRequest]) -> Statistics:
+        """Ranges by one observer."""
         names = {request.value_name for request in requests}
         observer = observers_text(requests)
         structure = _structure(model)
@@ -175,15 +187,40 @@ class Measurement:
         if self.source is None:
             raise UsageError("calibration needs data; give --data")
         tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
-        for sweep in self._sweeps:
-            same = sweep.is_of(structure, tensors) and sweep.statistics.observer == observer
-            if same and names <= _known(sweep.statistics):
+        known = [s for s in self._sweeps if s.is_of(structure, tensors) and s.statistics.observer == observer]
+        for sweep in known:
+            if names <= _known(sweep.statistics):
                 return sweep.statistics
-        statistics = ranges_of(requests, lambda observables: self.observe(model, observables))
-        self._sweeps.append(_Sweep(structure, tensors, statistics))
+        before = known[0].statistics if known else Statistics()
+        new = [request for request in requests if request.value_name not in _known(before)]
+        statistics = ranges_of(new, lambda observables: self._observe_once(model, structure, tensors, observables))
         if statistics.samples < statistics.available:
             self.notes.append(f"calibration stopped early: {statistics.samples} of {statistics.available} samples used")
+        if known:
+            known[0].statistics = statistics = joined([before, statistics])
+        else:
+            self._sweeps.append(_Sweep(structure, tensors, statistics))
         return statistics
+
+    def _observe_once(
+        self, model: ir.Model, structure: str, tensors: list[Any], observables: Sequence[Observable]
+    ) -> Observations:
+        """Observations, those of the last model remembered: another observer may ask for the same."""
+        last = self._observed
+        if last is None or not last.is_of(structure, tensors):
+            last = self._observed = _Observed(structure, tensors, Observations())
+        missing = [o for o in observables if o not in last.found and o.value_name not in last.found.missing]
+        if missing or not last.found.samples:
+            found = self.observe(model, missing)
+            last.found = Observations(
+                {**last.found.found, **found.found},
+                {**last.found.missing, **found.missing},
+                found.samples,
+                found.available,
+            )
+            if sum(_bytes_of(statistic) for statistic in last.found.found.values()) > REMEMBERED_BYTES:
+                self._observed = None
+        return last.found
 
     def observe(self, model: ir.Model, observables: Sequence[Observable]) -> Observations:
         """Statistics over all samples, from the cache if an earlier build gathered them.
@@ -290,12 +327,11 @@ def _try_batch(opened: Opened, sample: Sample, batch: int) -> None:
 
 
 @dataclasses.dataclass
-class _Sweep:
-    """Statistics, and the model they are of: its structure, and its weights, which are kept so that no other has their id."""
+class _OfModel:
+    """Something about a model: its structure, and its weights, which are kept so that no other has their id."""
 
     structure: str
     tensors: list[Any]
-    statistics: Statistics
 
     def is_of(self, structure: str, tensors: list[Any]) -> bool:
         return (
@@ -303,6 +339,20 @@ class _Sweep:
             and len(tensors) == len(self.tensors)
             and all(a is b for a, b in zip(tensors, self.tensors, strict=True))
         )
+
+
+@dataclasses.dataclass
+class _Observed(_OfModel):
+    """Observations of a model."""
+
+    found: Observations
+
+
+@dataclasses.dataclass
+class _Sweep(_OfModel):
+    """Ranges of a model's values by one observer."""
+
+    statistics: Statistics
 
     def to_dict(self) -> dict[str, Any]:
         return {"model": self.structure, **self.statistics.to_dict()}
@@ -315,6 +365,10 @@ def _structure(model: ir.Model) -> str:
         names = [[value.name if value is not None else "" for value in side] for side in (node.inputs, node.outputs)]
         digest.update(repr((node.domain, node.op_type, names)).encode())
     return digest.hexdigest()[:16]
+
+
+def _bytes_of(statistic: AnyStatistic) -> int:
+    return sum(part.nbytes for part in statistic) if isinstance(statistic, tuple) else statistic.nbytes
 
 
 def _known(statistics: Statistics) -> set[str]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import onnx_ir as ir
@@ -122,6 +122,7 @@ class Context:
         collect: Runs statistics requests over the data against the model as it is now; the manager supplies it.
         observe: Gathers statistics of the model's values over the data, as they are; the manager supplies it.
         decisions: What was decided from data, by key: a memo, and what a plan replays.
+        choices: The variant chosen for a site, by pass name and site id ("quantize/conv1"), where it is not the pass's own.
         runner: Where models are executed: a child process; the manager starts one where it is None.
         seed: Seed of every random choice a pass makes.
         progress: `progress(fraction, what)`, fraction in [0, 1]; silent by default.
@@ -132,6 +133,7 @@ class Context:
     collect: Callable[[ir.Model, list[StatisticRequest]], Statistics] | None = None
     observe: Callable[[ir.Model, Sequence[Observable]], Observations] | None = None
     decisions: Decisions = dataclasses.field(default_factory=Decisions)
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     runner: Runner | None = None
     seed: int = 0
     progress: Callable[[float, str], None] = lambda fraction, what: None
@@ -148,6 +150,7 @@ class Pass(abc.ABC):
         establishes: Names of facts that hold after it ran.
         invalidates: Names of facts that may no longer hold after it ran.
         prepares: Whether it serves an approximate pass behind it only, and may add nodes for that.
+        refines: Whether it works on what an earlier approximate pass rewrote, and is taken back with it.
     """
 
     name: ClassVar[str]
@@ -157,6 +160,7 @@ class Pass(abc.ABC):
     establishes: ClassVar[tuple[str, ...]] = ()
     invalidates: ClassVar[tuple[str, ...]] = ("shapes-known",)
     prepares: ClassVar[bool] = False
+    refines: ClassVar[bool] = False
 
     @abc.abstractmethod
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:
@@ -171,6 +175,13 @@ class Pass(abc.ABC):
 
         A `Remark` says in the ledger what was done there.
         """
+
+    def variants(self) -> tuple[str, ...]:
+        """Other ways to rewrite a site than the one its options ask for, by name; a search chooses among them per site.
+
+        A pass looks up what was chosen in `Context.choices`; a site that has no such variant is skipped.
+        """
+        return ()
 
     def site_errors(
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context

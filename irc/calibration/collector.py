@@ -87,6 +87,14 @@ def ranges_of(requests: Sequence[StatisticRequest], gather: Gather) -> Statistic
     return Statistics(ranges, dict(found.missing), found.samples, observers_text(requests), found.available)
 
 
+def joined(parts: Sequence[Statistics]) -> Statistics:
+    """The ranges of several sets of values of one model, taken over the same samples, as one."""
+    ranges = {name: interval for part in parts for name, interval in part.ranges.items()}
+    missing = {name: reason for part in parts for name, reason in part.missing.items()}
+    observer = ", ".join(sorted({part.observer for part in parts}))
+    return Statistics(ranges, missing, max(p.samples for p in parts), observer, max(p.available for p in parts))
+
+
 def observers_text(requests: Sequence[StatisticRequest]) -> str:
     """The observers that requests ask for, as a plan records them."""
     return ", ".join(sorted({request.observer.text for request in requests}))
@@ -152,4 +160,13 @@ def _check_shapes(a: ir.Value, b: ir.Value) -> None:
         raise DataError(f"values {a.name!r} {a.shape} and {b.name!r} {b.shape} cannot be compared: their shapes differ")
 
 
-__all__ = ["Progress", "StatisticRequest", "Statistics", "collect", "compare_values", "observers_text", "ranges_of"]
+__all__ = [
+    "Progress",
+    "StatisticRequest",
+    "Statistics",
+    "collect",
+    "compare_values",
+    "joined",
+    "observers_text",
+    "ranges_of",
+]
