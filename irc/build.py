@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from irc.acceptance import Accepted, accept, without_slower
 from irc.application import SiteKey
 from irc.artifact import Stage, data_file
+from irc.candidates import Candidates, Choices
 from irc.decisions import Decisions, Kept
 from irc.errors import IrcError, ModelError, PassFailed, UsageError
 from irc.expansion import expand
 from irc.growth import growing_steps
-from irc.guard import Guarded, guard
 from irc.ir import provenance, save, snapshot
 from irc.judge import Assessment, Budget, Judge
 from irc.ledger import Ledger
@@ -32,7 +33,7 @@ from irc.plan import Plan
 from irc.recipe import Recipe
 from irc.runner import Feed, Runner
 from irc.selection import Selection
-from irc.timed_placement import TimedPlacement, leave_slower_in_float
+from irc.sensitivity import Sensitivity, above_threshold, confirm, rank, thresholds
 
 if TYPE_CHECKING:
     from irc.coverage import Coverage
@@ -119,6 +120,8 @@ class Build:
         self.dumps: list[Path] = []
         self.notes: list[str] = [*notes, *provenance(model).notes]
         self.decisions = Decisions(plan.decisions if plan is not None else None)
+        self.choices: Choices = {}
+        self.sensitivity: list[Sensitivity] = []
         self._examples = list(examples)
         self._float_model: ir.Model | None = None
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
@@ -158,8 +161,13 @@ class Build:
         """The decisions that a build's rewrites rest on: those about sites taken back are left out."""
         if self.plan is not None:
             return self.plan.decisions
-        made = {f"{record.name}/{entry.site}" for record in built.ledger for entry in record.rewritten}
+        made = _made(built)
         return {key: kept for key, kept in self.decisions.kept.items() if key in made or "/" not in key}
+
+    def made_choices(self, built: Built) -> Choices:
+        """The variants that a build has."""
+        made = _made(built)
+        return {key: name for key, name in self.choices.items() if key in made}
 
     # -- lossless ---------------------------------------------------------------------------------------------------
 
@@ -204,13 +212,14 @@ class Build:
             reproducer=self._write_reproducer,
         )
 
-    def _context(self, runner: Runner, samples: Measurement) -> Context:
+    def _context(self, runner: Runner, samples: Measurement, choices: Choices | None = None) -> Context:
         return Context(
             target=self.target,
             data=samples.source,
             collect=samples.collect,
             observe=samples.observe,
             decisions=self.decisions,
+            choices=choices or {},
             runner=runner,
             seed=self.request.seed,
             progress=self.request.progress,
@@ -220,72 +229,97 @@ class Build:
 
     def _run_approximate(self, base: RunResult, runner: Runner, samples: Measurement) -> Built:
         self._float_model = base.model
-        offset = self._split
-        steps = self.steps[offset:]
-        context = self._context(runner, samples)
+        steps = self.steps[self._split :]
 
-        def build(denied: Mapping[SiteKey, str]) -> RunResult:
-            return self._manager(steps, offset, denied, runner, samples).run(base.model, context)
+        def build(denied: Mapping[SiteKey, str], choices: Choices) -> RunResult:
+            context = self._context(runner, samples, choices)
+            return self._manager(steps, self._split, denied, runner, samples).run(base.model, context)
 
         self.request.progress(0.2, "quantizing")
-        full = build({})
-        keys = [_shifted(key, offset) for key in full.keys if not steps[key.step].pass_.contract.lossless]
+        planned = self.plan.choices if self.plan is not None else {}
+        context = self._context(runner, samples, planned)
+        candidates = Candidates(
+            base.model, steps, self._split, lambda denied, choices: build(denied, choices or planned), context, runner
+        )
+        if self.plan is None:
+            self._rank(candidates)
+        keys = candidates.keys
         if not keys:
             self.notes.append("no site could be rewritten by an approximate pass; the artifact is lossless")
-        result, denied, reverted, judge = full, {}, 0, None
-        if keys and self.plan is None:
-            judge = self._judge(runner, samples)
-        guarded: Guarded | None = None
-        if judge is not None and self.budget.max_drop is not None and self.recipe.has_budget:
-            guarded = self._guard(keys, full, build, judge, base, context, runner)
-            result, denied, reverted = guarded.candidate.build, guarded.candidate.denied, guarded.reverted
-        assessment = guarded.candidate.acceptance if guarded is not None else None
-        timed = self._timed(base, result, denied, keys, build, runner, samples)
-        if timed is not None and timed.left:
-            checked = self._assess(judge, timed.build.model, runner, half="acceptance") if guarded and judge else None
-            if checked is None or self.budget.allows(checked):
-                result, denied, assessment = timed.build, timed.denied, checked
-        if judge is not None and assessment is None:
-            assessment = self._assess(judge, result.model, runner, half="acceptance" if guarded is not None else "all")
-        ledger, undone = self._joined(base, result, denied)
-        built = self._finish(result.model, ledger, undone, assessment, reverted, runner, samples)
+        judge = self._judge(runner, samples) if keys and self.plan is None else None
+        accepted = self._accept(candidates, judge, runner, samples)
+        self.choices = accepted.choices or planned
+        ledger, undone = self._joined(base, accepted.result, {**candidates.left, **accepted.denied})
+        accepted.annotate(ledger)
+        model, assessment = accepted.result.model, accepted.assessment
+        built = self._finish(model, ledger, undone, assessment, accepted.reverted, runner, samples)
         if self._too_slow(built):
-            built = self._fall_back(built, base, keys, build, runner, samples)
-        elif keys and reverted == len(keys):
+            built = self._fall_back(built, base, keys, lambda denied: candidates.build(denied), runner, samples)
+        elif keys and accepted.reverted == len(keys):
             built.missed.append(
                 f"no site can be rewritten within {self.budget.describe_drop()}; the artifact is lossless"
             )
         return built
 
-    def _timed(
-        self,
-        base: RunResult,
-        result: RunResult,
-        denied: Mapping[SiteKey, str],
-        keys: Sequence[SiteKey],
-        build: Callable[[Mapping[SiteKey, str]], RunResult],
-        runner: Runner,
-        samples: Measurement,
-    ) -> TimedPlacement | None:
-        """The candidate without the sites that are slower for being rewritten; None where nothing is timed."""
+    def _rank(self, candidates: Candidates) -> None:
+        """Ranks the sites by what they cost, and leaves those in float that a threshold rules out, as far as asked."""
+        factor, data = self.request.keep_float_above, candidates.context.data
+        if not candidates.keys or (factor is None and not self.request.sensitivity):
+            return
+        if data is None:
+            raise UsageError("the sensitivity of sites is measured on samples; give --data")
+        errors = dict(candidates.ranking(candidates.full))
+        steps, offset = candidates.steps, candidates.offset
+        self.sensitivity = rank(errors, model=candidates.float_model, steps=steps, offset=offset)
+        if self.request.sensitivity:
+            self.sensitivity = confirm(
+                self.sensitivity,
+                build=candidates.build,
+                runner=candidates.runner,
+                model=candidates.float_model,
+                source=data,
+                keys=candidates.keys,
+                offset=offset,
+                progress=self.request.progress,
+            )
+        if factor is not None:
+            limits = thresholds(self.sensitivity, factor)
+            candidates.leave(
+                {
+                    item.key: f"left in float: its output error {item.local_error:.2%} is above {factor:g} times the median "
+                    f"({limits[item.pass_name]:.2%})"
+                    for item in above_threshold(self.sensitivity, factor)
+                }
+            )
+
+    def _accept(self, candidates: Candidates, judge: Judge | None, runner: Runner, samples: Measurement) -> Accepted:
+        """The candidate to go on with: within the accuracy budget where there is one, without what does not pay."""
+        measured = self.request.measure and self.plan is None and self.target.executed_here
+        feeds = samples.latency_feeds() if measured and candidates.keys else []
+        guarded = judge is not None and self.budget.max_drop is not None and self.recipe.has_budget
+        if judge is not None and guarded:
+            found = accept(
+                candidates,
+                judge,
+                self.budget,
+                target=self.target,
+                feeds=feeds,
+                objective=self.recipe.objective,
+                search=self.request.search,
+                workers=self.request.workers,
+                notes=self.notes,
+            )
+        else:
+            found = Accepted(candidates.full)
         wanted = self.recipe.never_worse or self.budget.min_speedup is not None
-        if not (wanted and self.request.measure and self.plan is None and self.target.executed_here):
-            return None
-        feeds = samples.latency_feeds() if len(keys) > len(denied) else []
-        if not feeds:
-            return None
-        return leave_slower_in_float(
-            runner,
-            base.model,
-            result,
-            denied,
-            keys,
-            build=build,
-            style=self.target.quantization,
-            feeds=feeds,
-            seed=self.request.seed,
-            progress=self.request.progress,
-        )
+        if wanted and feeds and len(candidates.keys) > len(found.denied):
+            found = without_slower(
+                found, candidates, judge if guarded else None, self.budget, self.target, feeds, self.request.seed
+            )
+        if judge is not None and found.assessment is None:
+            self.request.progress(0.7, "judging")
+            found.assessment = candidates.assess(judge, found.result, "acceptance" if guarded else "all")
+        return found
 
     def _judge(self, runner: Runner, samples: Measurement) -> Judge | None:
         if samples.source is None:
@@ -301,44 +335,6 @@ class Build:
             budget=self.budget,
             seed=self.request.seed,
         )
-
-    def _guard(
-        self,
-        keys: list[SiteKey],
-        full: RunResult,
-        build: Callable[[Mapping[SiteKey, str]], RunResult],
-        judge: Judge,
-        base: RunResult,
-        context: Context,
-        runner: Runner,
-    ) -> Guarded:
-        def assess(result: RunResult, half: str) -> Assessment:
-            with runner.open(result.model) as opened:
-                return judge.assess(opened, half=half)
-
-        def ranking(result: RunResult) -> list[tuple[SiteKey, float]]:
-            self.request.progress(0.4, "measuring the output error of every site")
-            errors: dict[SiteKey, float] = {}
-            for i, step in enumerate(self.steps[self._split :]):
-                mine = [key for key in keys if key.step == self._split + i]
-                if mine:
-                    found = step.pass_.site_errors(base.model, result.model, [key.site for key in mine], context) or {}
-                    errors |= {key: found.get(key.site, 0.0) for key in mine}
-            return sorted(errors.items(), key=lambda item: -item[1])
-
-        return guard(
-            keys,
-            build=lambda denied: full if not denied else build(denied),
-            assess=assess,
-            within=lambda assessment: self.budget.allows(assessment),
-            ranking=ranking,
-            progress=self.request.progress,
-        )
-
-    def _assess(self, judge: Judge, model: ir.Model, runner: Runner, *, half: str) -> Assessment:
-        self.request.progress(0.7, "judging")
-        with runner.open(model) as opened:
-            return judge.assess(opened, half=half)
 
     def _joined(
         self, base: RunResult, result: RunResult, denied: Mapping[SiteKey, str]
@@ -488,6 +484,11 @@ class Build:
                 self.dumps.append(path)
 
         return dump
+
+
+def _made(built: Built) -> set[str]:
+    """What was rewritten, by pass name and site id."""
+    return {f"{record.name}/{entry.site}" for record in built.ledger for entry in record.rewritten}
 
 
 def _shifted(key: SiteKey, steps: int) -> SiteKey:

@@ -25,7 +25,9 @@ Stored = np.ndarray[Any, Any] | PackedArray
 
 def arrays_of(decisions: Mapping[str, Kept]) -> list[Stored]:
     """The arrays of decisions, in order."""
-    return [value for kept in decisions.values() for value in kept.values() if isinstance(value, Stored)]
+    return [
+        value for kept in decisions.values() for value in kept.values() if isinstance(value, np.ndarray | PackedArray)
+    ]
 
 
 def write_arrays(arrays: Sequence[Stored], file: IO[bytes]) -> None:
@@ -44,7 +46,10 @@ def replace_arrays(decisions: Mapping[str, Kept]) -> dict[str, Any]:
     """The decisions with the number of each array in its place."""
     numbers = itertools.count()
     return {
-        key: {name: {ARRAY: next(numbers)} if isinstance(value, Stored) else value for name, value in kept.items()}
+        key: {
+            name: {ARRAY: next(numbers)} if isinstance(value, np.ndarray | PackedArray) else value
+            for name, value in kept.items()
+        }
         for key, kept in decisions.items()
     }
 

@@ -29,6 +29,7 @@ from irc.report.build_report import BuildReport, ModelFacts
 from irc.requirement import Requirement
 from irc.second_choice import with_second_choice
 from irc.selection import Selection
+from irc.sensitivity import thresholds
 from irc.trace import EXPORTERS, is_module, is_module_spelling
 
 Progress = Callable[[float, str], None]
@@ -58,6 +59,10 @@ class Request:
     measure: bool = True
     cache: bool = True
     early_stop: float | None = None
+    search: bool = True
+    workers: int = 1
+    keep_float_above: float | None = None
+    sensitivity: bool = False
     batch: int | None = None
     threads: int | None = None
     seed: int = 0
@@ -96,6 +101,10 @@ def optimize(
     measure: bool = True,
     cache: bool = True,
     early_stop: float | None = None,
+    search: bool = True,
+    workers: int = 1,
+    keep_float_above: float | None = None,
+    sensitivity: bool = False,
     batch: int | None = None,
     threads: int | None = None,
     seed: int = 0,
@@ -134,6 +143,12 @@ def optimize(
         cache: Whether statistics are kept for the next build, and taken from an earlier one; see `irc.calibration.cache`.
         early_stop: Calibrate on fewer samples where more of them change nothing: stop at 32, 64, 128, ... samples if the
             second half of them widened no range by more than this share. Default: every sample counts.
+        search: Whether a variant is searched for every site where the pipeline as it stands misses the accuracy budget;
+            otherwise sites are only taken back.
+        workers: Processes that evaluate candidates of the search side by side; any number gives the same artifact.
+        keep_float_above: Leaves sites in float whose own output error is more than this many times the median of
+            their pass.
+        sensitivity: Whether to rank the sites by what they cost, in the report and as a picture beside the artifact.
         batch: Batch size of the latency measurement; default that of the data.
         threads: Threads of the runtime; default all cores.
         seed: Seed of random choices.
@@ -169,6 +184,10 @@ def optimize(
         measure=measure,
         cache=cache,
         early_stop=early_stop,
+        search=search,
+        workers=workers,
+        keep_float_above=keep_float_above,
+        sensitivity=sensitivity,
         batch=batch,
         threads=threads,
         seed=seed,
@@ -273,6 +292,7 @@ def _run_file(path: Path, job: _Job, *, published_name: str | None, module: Modu
             statistics=built.statistics,
             samples=built.samples,
             decisions=build.made_decisions(built),
+            choices=build.made_choices(built),
         )
         report = _report(source, output, recipe, targets.render(target), build, built, ran)
         report.unmet = [text for r in requirements if (text := r.unmet(report.ledger, report.coverage)) is not None]
@@ -281,8 +301,12 @@ def _run_file(path: Path, job: _Job, *, published_name: str | None, module: Modu
         stage.write_text(plan_file.name, built_plan.to_yaml())
         arrays = sidecar(output, ".plan.npz")
         staged = [manifest.name, plan_file.name]
+        if request.sensitivity and report.sensitivity:
+            picture = sidecar(output, ".sensitivity.svg")
+            stage.write_text(picture.name, _picture(report, request))
+            staged.append(picture.name)
         if stage.write_arrays(arrays.name, built_plan.decisions):
-            staged.insert(0, arrays.name)
+            staged.append(arrays.name)
         report.files = [*stage.publish(built.file, tuple(staged)), *build.dumps]
         if arrays.name not in staged:
             arrays.unlink(missing_ok=True)
@@ -323,7 +347,7 @@ def _check_request(request: Request) -> None:
             name
             for name in ("data", "level", "passes", "recipe", "target", "max_drop", "min_speedup", "target_size")
             if getattr(request, name) is not None
-        ] + [name for name in ("include", "exclude", "limits") if getattr(request, name)]
+        ] + [name for name in ("include", "exclude", "limits", "keep_float_above") if getattr(request, name)]
         if clashing:
             raise UsageError(
                 f"--plan replays decisions already made; leave out {', '.join('--' + n.replace('_', '-') for n in clashing)}"
@@ -336,7 +360,9 @@ def _check_request(request: Request) -> None:
         raise UsageError("--metric needs --data: the artifact is judged on samples")
     if request.exporter not in EXPORTERS:
         raise UsageError(f"--exporter {request.exporter!r}: it must be one of {', '.join(EXPORTERS)}")
-    for name in ("batch", "threads", "opset"):
+    if request.keep_float_above is not None and not request.keep_float_above > 0:
+        raise UsageError(f"--keep-float-above is {request.keep_float_above}; it must be above 0, such as 5")
+    for name in ("batch", "threads", "opset", "workers"):
         value = getattr(request, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; it must be at least 1")
@@ -416,6 +442,20 @@ def _report(
         budget=build.budget_text,
         missed=built.missed,
         notes=built.notes,
+        sensitivity=build.sensitivity,
+    )
+
+
+def _picture(report: BuildReport, request: Request) -> str:
+    from irc.report.sensitivity_plot import sensitivity_plot
+
+    factor = request.keep_float_above
+    return sensitivity_plot(
+        report.sensitivity,
+        subtitle=f"{report.source.name}, {report.data}",
+        left=report.left_in_float(),
+        thresholds=thresholds(report.sensitivity, factor) if factor is not None else None,
+        factor=factor,
     )
 
 

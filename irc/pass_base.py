@@ -176,12 +176,12 @@ class Pass(abc.ABC):
         A `Remark` says in the ledger what was done there.
         """
 
-    def variants(self) -> tuple[str, ...]:
-        """Other ways to rewrite a site than the one its options ask for, by name; a search chooses among them per site.
+    def variants(self, model: ir.Model, ctx: Context) -> Mapping[str, tuple[str, ...]]:
+        """Other ways to rewrite a site than the one the options ask for, by site id; a search chooses among them.
 
-        A pass looks up what was chosen in `Context.choices`; a site that has no such variant is skipped.
+        What was chosen for a site is in `Context.choices`.
         """
-        return ()
+        return {}
 
     def site_errors(
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context

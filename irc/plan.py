@@ -35,6 +35,7 @@ class Plan:
         statistics: Calibrated statistics, as their collector writes them.
         samples: How many samples they come from.
         decisions: What passes decided from data, by key.
+        choices: Variants other than a pass's own, by pass name and site id.
     """
 
     input_name: str
@@ -47,6 +48,7 @@ class Plan:
     statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     samples: int = 0
     decisions: Mapping[str, Kept] = dataclasses.field(default_factory=dict)
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_yaml(self) -> str:
         """The plan as YAML, the same text for the same plan; arrays by their place in the file beside it."""
@@ -69,6 +71,8 @@ class Plan:
             "samples": self.samples,
             "statistics": dict(self.statistics),
         }
+        if self.choices:
+            document["choices"] = dict(self.choices)
         if self.decisions:
             document["decisions"] = replace_arrays(self.decisions)
         return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
@@ -106,6 +110,7 @@ class Plan:
                 },
                 statistics=dict(document["statistics"]),
                 samples=int(document["samples"]),
+                choices={str(k): str(v) for k, v in (document.get("choices") or {}).items()},
                 decisions=read_arrays(document.get("decisions") or {}, path),
             )
         except (KeyError, TypeError, ValueError) as error:

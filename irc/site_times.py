@@ -142,6 +142,48 @@ def slower_as_integers(
     return Slower(slower, gain)
 
 
+def site_microseconds(
+    runner: Runner,
+    base: ir.Model,
+    rewritten: ir.Model,
+    sites: Collection[str],
+    style: QuantizationStyle,
+    feeds: Sequence[Feed],
+    *,
+    seconds: float = 0.5,
+) -> dict[str, float]:
+    """The time that each site takes in a rewritten model, with the conversions in front of it.
+
+    Args:
+        runner: Where it runs.
+        base: The float model.
+        rewritten: The same with the sites rewritten in any way that keeps the names of their results, or the float model.
+        sites: Ids of sites.
+        style: The target's.
+        feeds: Inputs.
+        seconds: Time for the profile.
+
+    Returns:
+        Microseconds per run, of the sites that were found in the profile.
+
+    Raises:
+        RunnerError: If the model cannot run a feed.
+    """
+    graph = _Graph(base, sites, style, feeds[0])
+    times = runner.profile(_named(rewritten), feeds, seconds=seconds)
+    found, others = graph.attributed(times)
+    readers: dict[str, list[NodeTime]] = {}
+    for time in times:
+        for name in time.inputs:
+            readers.setdefault(name, []).append(time)
+    for time in others:
+        keys = [graph.site_of(reader) for name in time.outputs for reader in readers.get(name, ())]
+        reached = [key for key in keys if key is not None]
+        for key in reached:
+            found[key] = found.get(key, 0.0) + time.microseconds / len(reached)
+    return {site: found[key] for site, key in graph.site_groups.items() if key in found}
+
+
 def _named(model: ir.Model) -> ir.Model:
     """A copy whose nodes all have names, by which the profile tells them apart."""
     copy = snapshot(model)
@@ -236,6 +278,12 @@ class _Graph:
             else:
                 self._add(found, site, time)
         return found, others
+
+    def site_of(self, time: NodeTime) -> Hashable | None:
+        """The site that a node of the runtime executes, or None."""
+        node = self._executed(time)
+        key = self._group[node] if node is not None else None
+        return key if key in self._members else None
 
     def _upstream(self, time: NodeTime, makers: Mapping[str, NodeTime]) -> Hashable | None:
         """The site whose result a node without a name reads, conversions passed: what it would be fused with in float."""

@@ -74,6 +74,23 @@ def add_parser(subparsers: Any) -> None:
         metavar="SHARE",
         help="calibrate on fewer samples once more of them widen no range by more than SHARE, for example 1%%",
     )
+    parser.add_argument(
+        "--no-search",
+        action="store_true",
+        help="where the accuracy budget is missed, take sites back, and try nothing else",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes of the search; the result is the same (1)"
+    )
+    parser.add_argument(
+        "--keep-float-above",
+        type=float,
+        metavar="X",
+        help="leave sites in float whose output error is above X times the median of their pass",
+    )
+    parser.add_argument(
+        "--sensitivity", action="store_true", help="rank the sites by what they cost, and draw the ranking (.svg)"
+    )
     parser.add_argument("--print-pipeline", action="store_true", help="print the pipeline as it would run, and stop")
     parser.add_argument(
         "--dump-after",
@@ -148,6 +165,10 @@ def _optimize(args: argparse.Namespace, target: str | None, output: str | None, 
         measure=not args.no_measure,
         cache=not args.no_cache,
         early_stop=_share(args.early_stop),
+        search=not args.no_search,
+        workers=args.workers,
+        keep_float_above=args.keep_float_above,
+        sensitivity=args.sensitivity,
         batch=args.batch,
         threads=args.threads,
         seed=args.seed,

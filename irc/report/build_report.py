@@ -7,15 +7,18 @@ per-pass seconds are in `to_dict` (the `--json` output) alone.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irc.ledger import Ledger
 
 if TYPE_CHECKING:
+    from irc.application import SiteKey
     from irc.coverage import Coverage
     from irc.judge import Assessment
     from irc.latency import LatencyComparison
+    from irc.sensitivity import Left, Sensitivity
 
 SCHEMA = 1
 
@@ -62,6 +65,7 @@ class BuildReport:
         missed: Budget clauses that are not met.
         unmet: `--require` clauses that are not met.
         notes: Things the user should know.
+        sensitivity: The sites by what they cost, worst first; empty if they were not ranked.
         files: What was written, the artifact first.
         seconds: Duration of the build.
     """
@@ -83,6 +87,7 @@ class BuildReport:
     missed: list[str] = dataclasses.field(default_factory=list)
     unmet: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    sensitivity: Sequence[Sensitivity] = ()
     files: list[Path] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
@@ -95,6 +100,13 @@ class BuildReport:
     def output(self) -> Path:
         """Path of the artifact."""
         return self.files[0]
+
+    def left_in_float(self) -> dict[SiteKey, Left]:
+        """The ranked sites that the artifact has in float after all, and why in one word."""
+        from irc.sensitivity import left_kind
+
+        undone = {entry.site: entry.reason for record in self.ledger for entry in record.undone}
+        return {item.key: left_kind(undone[item.site]) for item in self.sensitivity if item.site in undone}
 
     def manifest(self) -> dict[str, Any]:
         """What the artifact is and why: no times, no absolute paths."""
@@ -116,6 +128,7 @@ class BuildReport:
             "requirements_unmet": self.unmet,
             "ledger": self.ledger.to_dict(),
             "notes": self.notes,
+            **({"sensitivity": [item.to_dict() for item in self.sensitivity]} if self.sensitivity else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:

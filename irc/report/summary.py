@@ -14,6 +14,7 @@ from irc.pass_base import MODEL_SITE
 from irc.report.build_report import BuildReport
 from irc.report.console import human_bytes, human_count
 from irc.report.piped_console import PipedConsole
+from irc.report.sensitivity_table import TOP, more_text, ranking_table
 
 MAX_REASONS = 3
 MAX_UNDONE = 6
@@ -39,6 +40,12 @@ def print_report(report: BuildReport, *, verbose: bool = False, console: Console
     for record in report.ledger:
         for line in _record_lines(record, verbose):
             console.print(line, markup=False)
+    if report.sensitivity:
+        console.print()
+        console.print(ranking_table(report.sensitivity, left=report.left_in_float()))
+        if rest := more_text(report.sensitivity, TOP):
+            console.print(f"  {rest}", style="dim", markup=False)
+        console.print()
     for note in report.notes:
         console.print(f"  note: {note}", style="yellow", markup=False)
     for text in report.missed:

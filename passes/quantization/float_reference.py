@@ -62,6 +62,12 @@ def reference(model: ir.Model) -> FloatReference | None:
     return found if isinstance(found, FloatReference) else None
 
 
+def amended(model: ir.Model, site: IntegerSite) -> None:
+    """Replaces what is remembered of one site; copies made before keep what they had."""
+    found = model.meta[_KEY]
+    model.meta[_KEY] = FloatReference(found.model, {**found.sites, site.id: site})
+
+
 class Recording:
     """The record of a walk over a model that quantizes it."""
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar, cast, get_args
 
 import onnx_ir as ir
 
@@ -26,7 +26,7 @@ from irc.calibration.observers import Calibrator
 from irc.errors import UsageError
 from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
-from irc.passes.quantization import existing, offers, placement
+from irc.passes.quantization import existing, offers, placement, quantize_dynamic, quantize_weights
 from irc.passes.quantization.float_reference import IntegerSite, Recording
 from irc.passes.quantization.gemm import integer_bias, keep_sum_apart
 from irc.passes.quantization.local_error import errors_in_context
@@ -36,7 +36,12 @@ from irc.target import QuantizationStyle, Target, is_dequantized
 
 FACT = "opset-13"
 
+DYNAMIC, WEIGHT_ONLY = "dynamic", "weight-only"
+"""Variants of a site besides the calibrators: ranges taken at run time, and weights stored as int8 alone."""
+
 _Rewrite = Callable[[ir.Node, Workspace], str | None]
+_Plan = tuple[ir.Node, str | Skip, list[ir.Value]]
+"""A node, what to do there, and the values whose ranges that takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +88,16 @@ class Quantize(Pass):
             yield Skip(None, reason)
             return
         target, main = ctx.target, model.graph
-        plans = self._plans(main, target)
+        plans, calibrators = self._chosen(self._plans(main, target), ctx)
         wanted = dict.fromkeys(value for _, _, values in plans for value in values)
-        observer = self._observer(target.quantization)
+        observers = {
+            name: self._observer(name, target.quantization) for name in {self.calibrator, *calibrators.values()}
+        }
         requests = [
             # Of a value in a body only single numbers are observed, each time the body runs.
-            StatisticRequest(value.name or "", observer) if value.graph is main else StatisticRequest(value.name or "")
+            StatisticRequest(value.name or "", observers[calibrators.get(value, self.calibrator)])
+            if value.graph is main
+            else StatisticRequest(value.name or "")
             for value in wanted
         ]
         statistics = ctx.collect(model, requests)
@@ -117,10 +126,41 @@ class Quantize(Pass):
             return Site(node, (functools.partial(_weighted, recording=recording), work))
         return Site(node, (_REWRITES[kind], work))
 
-    def _plans(self, main: ir.Graph, target: Target) -> list[tuple[ir.Node, str | Skip, list[ir.Value]]]:
+    def variants(self, model: ir.Model, ctx: Context) -> Mapping[str, tuple[str, ...]]:
+        """The other calibrators, dynamic ranges and stored weights, for every operator with a weight."""
+        if ctx.target is None or existing.why_left_alone(model) is not None:
+            return {}
+        others = tuple(name for name in get_args(Calibrator) if name != self.calibrator)
+        found = {}
+        for node, kind, _ in self._plans(model.graph, ctx.target):
+            if kind == "weighted":
+                dynamic = node.op_type in ("MatMul", "Gemm") and quantize_dynamic.why_not_dynamic(node, ctx) is None
+                found[node_id(node)] = (*others, *([DYNAMIC] if dynamic else []), WEIGHT_ONLY)
+        return found
+
+    def _chosen(self, plans: Sequence[_Plan], ctx: Context) -> tuple[list[_Plan], dict[ir.Value, Calibrator]]:
+        """The plans with the variants that were chosen; and the calibrator of values where it is another.
+
+        A value that several sites share has the calibrator of the first of them.
+        """
+        found: list[_Plan] = []
+        calibrators: dict[ir.Value, Calibrator] = {}
+        for node, kind, values in plans:
+            choice = ctx.choices.get(f"{self.name}/{node_id(node)}") if kind == "weighted" else None
+            if choice in (DYNAMIC, WEIGHT_ONLY):
+                found.append((node, choice, []))
+                continue
+            if choice is not None and choice not in get_args(Calibrator):
+                raise UsageError(f"{self.name}: {node_id(node)!r} has no variant {choice!r}")
+            found.append((node, kind, values))
+            for value in values:
+                calibrators.setdefault(value, cast(Calibrator, choice) if choice else self.calibrator)
+        return found, calibrators
+
+    def _plans(self, main: ir.Graph, target: Target) -> list[_Plan]:
         """Every candidate in graph order, in bodies too: what to do there, and the values whose ranges that takes."""
         style = target.quantization
-        plans: list[tuple[ir.Node, str | Skip, list[ir.Value]]] = []
+        plans: list[_Plan] = []
         for node in main.all_nodes():
             if node.domain != "" or not node.inputs:
                 continue
@@ -151,10 +191,10 @@ class Quantize(Pass):
                     plans.append((node, "residual", []))
         return plans
 
-    def _observer(self, style: QuantizationStyle) -> Observer:
+    def _observer(self, calibrator: Calibrator, style: QuantizationStyle) -> Observer:
         lowest, highest = style.quantized_range
         return observer_for(
-            self.calibrator,
+            calibrator,
             percentile=self.percentile,
             levels=highest - lowest + 1,
             symmetric=style.activation == "int8",
@@ -287,4 +327,14 @@ def _quantize_skip_branch(node: ir.Node, work: Workspace) -> str | None:
     return None
 
 
-_REWRITES: dict[str, _Rewrite] = {"table": _lookup, "product": _product}
+def _dynamic(node: ir.Node, work: Workspace) -> str | None:
+    quantize_dynamic.make_dynamic(node, work)
+    return None
+
+
+def _stored(node: ir.Node, work: Workspace) -> str | None:
+    quantize_weights.store(node, quantize_weights.operands(node), work, folded=work.style.weights_fold)
+    return None
+
+
+_REWRITES: dict[str, _Rewrite] = {DYNAMIC: _dynamic, WEIGHT_ONLY: _stored, "table": _lookup, "product": _product}

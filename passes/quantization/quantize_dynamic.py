@@ -59,7 +59,7 @@ class QuantizeDynamic(Pass):
     def _plan(self, node: ir.Node, main: ir.Graph, style: QuantizationStyle, ctx: Context) -> Skip | bool:
         reason: str | None
         if node.op_type in ("MatMul", "Gemm") and not placement.is_product(node):
-            reason = self._why_not(node, main, ctx)
+            reason = why_not_dynamic(node, ctx)
         elif node.op_type in ("Conv", "ConvTranspose"):
             reason = "convolutions need calibration data to be faster in int8; give --data"
         elif self.embeddings and style.embeddings and placement.is_table_lookup(node):
@@ -68,25 +68,6 @@ class QuantizeDynamic(Pass):
             return False
         return Skip(node, reason) if reason else True
 
-    @staticmethod
-    def _why_not(node: ir.Node, main: ir.Graph, ctx: Context) -> str | None:
-        if not ctx_supports_dynamic(ctx):
-            return "the target takes quantized activations with constant scales only"
-        if is_dequantized(node.inputs[1]):
-            return "it is already quantized"
-        weight = placement.weight_of(node)
-        if weight is None:
-            return "its weight is not constant"
-        if len(weight.tensor.shape) != 2:
-            return "its weight is not a matrix"
-        if weight.tensor.dtype != ir.DataType.FLOAT:
-            return f"its weight is {weight.tensor.dtype.name}; int8 starts from FLOAT"
-        if weight.tensor.size < placement.MIN_WEIGHTS:
-            return f"its weight has only {weight.tensor.size} elements"
-        if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1:
-            return "its activation is transposed"
-        return placement.why_not_stored(weight.origin)
-
     def rewrite(self, site: Site, ctx: Context) -> Skip | None:
         """Rewrites one operator."""
         node, work = site.node, site.match
@@ -94,7 +75,7 @@ class QuantizeDynamic(Pass):
         if node.op_type == "Gather":
             quantize_table(node, work)
         else:
-            _make_dynamic(node, work)
+            make_dynamic(node, work)
         return None
 
 
@@ -103,7 +84,28 @@ def ctx_supports_dynamic(ctx: Context) -> bool:
     return ctx.target is None or ctx.target.quantization.dynamic
 
 
-def _make_dynamic(node: ir.Node, work: Workspace) -> None:
+def why_not_dynamic(node: ir.Node, ctx: Context) -> str | None:
+    """Why a MatMul or Gemm cannot have ranges taken at run time, or None."""
+    if not ctx_supports_dynamic(ctx):
+        return "the target takes quantized activations with constant scales only"
+    if is_dequantized(node.inputs[1]):
+        return "it is already quantized"
+    weight = placement.weight_of(node)
+    if weight is None:
+        return "its weight is not constant"
+    if len(weight.tensor.shape) != 2:
+        return "its weight is not a matrix"
+    if weight.tensor.dtype != ir.DataType.FLOAT:
+        return f"its weight is {weight.tensor.dtype.name}; int8 starts from FLOAT"
+    if weight.tensor.size < placement.MIN_WEIGHTS:
+        return f"its weight has only {weight.tensor.size} elements"
+    if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1:
+        return "its activation is transposed"
+    return placement.why_not_stored(weight.origin)
+
+
+def make_dynamic(node: ir.Node, work: Workspace) -> None:
+    """Rewrites one MatMul or Gemm that `why_not_dynamic` has nothing against."""
     source = node.inputs[0]
     weight = placement.weight_of(node)
     assert source is not None and weight is not None

@@ -109,10 +109,7 @@ class QuantizeWeights(Pass):
         if node.op_type == "Gather":
             quantize_table(node, work)
             return None
-        for index, weight in weights:
-            old = node.inputs[index]
-            node.replace_input_with(index, _folded(weight, work) if folded else _dequantized(weight, work))
-            drop_if_unused(old)
+        store(node, weights, work, folded=folded)
         return None
 
     def site_errors(
@@ -120,6 +117,21 @@ class QuantizeWeights(Pass):
     ) -> dict[str, float] | None:
         """Relative error energy of each site's output with its own weights stored, in one sweep."""
         return errors_in_context(before, after, sites, ctx)
+
+
+def store(node: ir.Node, weights: Sequence[Operand], work: Workspace, *, folded: bool) -> None:
+    """Puts int8 weights, brought back to float, in place of an operator's weights.
+
+    Args:
+        node: The operator.
+        weights: Which.
+        work: Of this run.
+        folded: Whether by operators that a runtime computes when it loads the model, or by DequantizeLinear.
+    """
+    for index, weight in weights:
+        old = node.inputs[index]
+        node.replace_input_with(index, _folded(weight, work) if folded else _dequantized(weight, work))
+        drop_if_unused(old)
 
 
 def weight_inputs(node: ir.Node) -> tuple[int, ...]:

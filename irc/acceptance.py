@@ -1,0 +1,162 @@
+"""The candidate that a build goes on with: within the accuracy budget, and without what does not pay.
+
+The full candidate is judged first. Where it misses the budget, a search chooses a variant for every site, if passes offer
+any; where that finds nothing, or nothing is offered, the guard takes sites back, worst first. What was accepted is timed,
+and sites that are slower for being rewritten are left in float.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from irc.application import SiteKey
+from irc.candidates import Candidates
+from irc.guard import guard
+from irc.ledger import Ledger
+from irc.timed_placement import leave_slower_in_float
+from irc.variant_search import search as search_variants
+
+if TYPE_CHECKING:
+    from irc.judge import Assessment, Budget, Judge
+    from irc.pass_manager import RunResult
+    from irc.runner import Feed
+    from irc.target import Target
+
+
+@dataclasses.dataclass
+class Accepted:
+    """What a build goes on with.
+
+    Attributes:
+        result: The model.
+        denied: Rewrites left out, with the reason.
+        choices: Variants other than a pass's own, by pass name and site id.
+        remarks: What to say in the ledger of sites with a chosen variant.
+        reverted: How many sites were taken back for accuracy.
+        assessment: The judge's word on the acceptance half; None if it was not asked.
+    """
+
+    result: RunResult
+    denied: dict[SiteKey, str] = dataclasses.field(default_factory=dict)
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    remarks: Mapping[SiteKey, str] = dataclasses.field(default_factory=dict)
+    reverted: int = 0
+    assessment: Assessment | None = None
+
+    def annotate(self, ledger: Ledger) -> None:
+        """Says in the ledger which variants were chosen."""
+        for key, text in self.remarks.items():
+            record = ledger.passes[key.step]
+            record.rewritten = [
+                dataclasses.replace(entry, reason="; ".join(filter(None, (text, entry.reason))))
+                if entry.site == key.site
+                else entry
+                for entry in record.rewritten
+            ]
+
+
+def accept(
+    candidates: Candidates,
+    judge: Judge,
+    budget: Budget,
+    *,
+    target: Target,
+    feeds: Sequence[Feed],
+    objective: str,
+    search: bool,
+    workers: int,
+    notes: list[str],
+) -> Accepted:
+    """A candidate whose loss is within the budget; that with every site in float always is.
+
+    Args:
+        candidates: The approximate part of the build.
+        judge: Judges whole models.
+        budget: With an accuracy clause.
+        target: What the model is for.
+        feeds: Inputs to time variants on; none to estimate times.
+        objective: "latency" or "bytes".
+        search: Whether variants are searched where the full candidate misses the budget.
+        workers: Processes of the search.
+        notes: Told what the search did.
+    """
+    full, keys = candidates.full, candidates.keys
+    choice = candidates.assess(judge, full, "choice")
+    acceptance = candidates.assess(judge, full, "acceptance") if budget.allows(choice) else None
+    if acceptance is not None and budget.allows(acceptance):
+        return Accepted(full, assessment=acceptance)
+    if search:
+        found = search_variants(
+            candidates,
+            judge,
+            within=budget.allows,
+            target=target,
+            feeds=feeds,
+            objective=objective,
+            workers=workers,
+        )
+        if found is not None:
+            left = len(found.denied)
+            notes.append(
+                f"the search judged {found.judged} selections: {len(found.choices)} sites with another variant, "
+                f"{left} of {len(keys)} in float"
+            )
+            return Accepted(found.build, found.denied, found.choices, found.remarks, left, found.acceptance)
+    known = {"choice": choice, "acceptance": acceptance}
+
+    def assess(result: RunResult, half: str) -> Assessment:
+        remembered = known[half] if result is full else None
+        return remembered if remembered is not None else candidates.assess(judge, result, half)
+
+    guarded = guard(
+        keys,
+        build=candidates.build,
+        assess=assess,
+        within=budget.allows,
+        ranking=candidates.ranking,
+        progress=candidates.context.progress,
+    )
+    last = guarded.candidate
+    return Accepted(last.build, last.denied, reverted=guarded.reverted, assessment=last.acceptance)
+
+
+def without_slower(
+    accepted: Accepted,
+    candidates: Candidates,
+    judge: Judge | None,
+    budget: Budget,
+    target: Target,
+    feeds: Sequence[Feed],
+    seed: int,
+) -> Accepted:
+    """The candidate without the sites that are slower for being rewritten; as it is where that would miss the budget.
+
+    Args:
+        accepted: Within the accuracy budget.
+        candidates: The approximate part of the build.
+        judge: Judges the result; None where there is no accuracy budget.
+        budget: The budget.
+        target: Executed here.
+        feeds: Inputs to time on.
+        seed: Of the interval of the ratio.
+    """
+    timed = leave_slower_in_float(
+        candidates.runner,
+        candidates.float_model,
+        accepted.result,
+        accepted.denied,
+        candidates.keys,
+        build=lambda denied: candidates.build(denied, accepted.choices),
+        style=target.quantization,
+        feeds=feeds,
+        seed=seed,
+        progress=candidates.context.progress,
+    )
+    if not timed.left:
+        return accepted
+    checked = candidates.assess(judge, timed.build, "acceptance") if judge is not None else None
+    if checked is not None and not budget.allows(checked):
+        return accepted
+    return dataclasses.replace(accepted, result=timed.build, denied=timed.denied, assessment=checked)

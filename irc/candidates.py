@@ -1,0 +1,113 @@
+"""Rewritten models to choose among: built with fewer sites or other variants, judged, and compared site by site.
+
+The guard and the search ask for candidates by what is left out and what is chosen, and for two kinds of error: that of a
+site's own output, and that of the model's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from irc.application import SiteKey
+from irc.judge import Assessment, Judge
+from irc.pass_base import Context
+from irc.pipeline import Step
+
+if TYPE_CHECKING:
+    from irc.pass_manager import RunResult
+    from irc.runner import Runner
+
+Choices = Mapping[str, str]
+"""Variants by pass name and site id, as `Context.choices` has them."""
+
+
+class Candidates:
+    """The approximate part of a pipeline applied to one float model, in any selection.
+
+    Args:
+        float_model: What it starts from.
+        steps: The pipeline from its first approximate pass on.
+        offset: How many steps are before them: keys count from the start of the pipeline.
+        build: Builds without the given rewrites and with the given variants.
+        context: What passes are given.
+        runner: Where models run.
+
+    Attributes:
+        full: The build with everything, and every site as its pass has it by default.
+        keys: Its approximate rewrites, refinements not counted.
+        left: Sites that every candidate leaves in float, with the reason.
+    """
+
+    def __init__(
+        self,
+        float_model: ir.Model,
+        steps: Sequence[Step],
+        offset: int,
+        build: Callable[[Mapping[SiteKey, str], Choices], RunResult],
+        context: Context,
+        runner: Runner,
+    ) -> None:
+        self.float_model, self.steps, self.offset = float_model, steps, offset
+        self._build, self.context, self.runner = build, context, runner
+        self.left: dict[SiteKey, str] = {}
+        self.full = build({}, {})
+        self.keys = self.keys_of(self.full)
+
+    def leave(self, denied: Mapping[SiteKey, str]) -> None:
+        """Leaves sites in float in every candidate from now on."""
+        self.left |= denied
+        self.full = self._build(self.left, {})
+        self.keys = self.keys_of(self.full)
+
+    def build(self, denied: Mapping[SiteKey, str], choices: Choices | None = None) -> RunResult:
+        """The model without some rewrites and with other variants."""
+        return self._build({**self.left, **denied}, choices or {}) if denied or choices else self.full
+
+    def keys_of(self, result: RunResult) -> list[SiteKey]:
+        """The approximate rewrites of a build that stand for themselves, refinements of them not counted."""
+        return [
+            dataclasses.replace(key, step=key.step + self.offset)
+            for key in result.keys
+            if self._counts(self.steps[key.step])
+        ]
+
+    @staticmethod
+    def _counts(step: Step) -> bool:
+        return not step.pass_.contract.lossless and not step.pass_.refines
+
+    def step_of(self, key: SiteKey) -> Step:
+        """The step that makes a rewrite."""
+        return self.steps[key.step - self.offset]
+
+    def errors(
+        self, result: RunResult, keys: Sequence[SiteKey], context: Context | None = None
+    ) -> dict[SiteKey, float]:
+        """Relative error energy of the output of every site in a build; 0 where a pass cannot tell.
+
+        Args:
+            result: A build with the sites rewritten.
+            keys: Which sites.
+            context: Another context than the passes were given, as for fewer samples.
+        """
+        found: dict[SiteKey, float] = {}
+        for i, step in enumerate(self.steps):
+            mine = [key for key in keys if key.step == self.offset + i]
+            if mine:
+                sites = [key.site for key in mine]
+                errors = step.pass_.site_errors(self.float_model, result.model, sites, context or self.context) or {}
+                found |= {key: errors.get(key.site, 0.0) for key in mine}
+        return found
+
+    def ranking(self, result: RunResult) -> list[tuple[SiteKey, float]]:
+        """All sites with their own error in a build, worst first."""
+        self.context.progress(0.4, "measuring the output error of every site")
+        return sorted(self.errors(result, self.keys).items(), key=lambda item: -item[1])
+
+    def assess(self, judge: Judge, result: RunResult, half: str) -> Assessment:
+        """The judge's word on a build."""
+        with self.runner.open(result.model) as opened:
+            return judge.assess(opened, half=half)
