@@ -21,7 +21,7 @@ from irc.candidates import Candidates
 from irc.errors import PassFailed, RunnerError
 from irc.judge.model_outputs import ModelOutputs
 from irc.report.sensitivity_table import error_percent
-from irc.search import Selection, Variant, evaluate, frontier, microseconds, select, stored_bytes
+from irc.search import Selection, Variant, evaluate, frontier, select, stored_bytes
 from irc.sensitivity import LARGEST_ERROR, confirmed_count
 from irc.variant_costs import VariantCosts
 
@@ -39,6 +39,8 @@ REFINEMENTS = 3
 """Further selections, between the last that missed the budget and the first within it."""
 ERROR_SAMPLES = 32
 OUTPUT_SAMPLES = 8
+SHARE_OF_BYTES = 0.01
+"""Where latency is the objective, all bytes weigh as much as this share of the float model's time: of equals the smaller."""
 MOST_ALONE = 48
 """Variants confirmed at the model's outputs, at most."""
 
@@ -92,7 +94,7 @@ def search(
     space = _Space.measured(candidates, target, feeds, workers)
     if space is None:
         return None
-    cost = stored_bytes if objective == "bytes" else microseconds
+    cost = stored_bytes if objective == "bytes" else space.latency
     judged: list[tuple[Selection, Assessment]] = []
 
     def judge_one(selection: Selection) -> Found | None:
@@ -146,11 +148,12 @@ class _Space:
         sites: For the knapsack.
     """
 
-    def __init__(
-        self, candidates: Candidates, names: Mapping[SiteKey, Sequence[str]], sites: Mapping[Hashable, list[Variant]]
-    ) -> None:
-        self._candidates, self._names = candidates, names
+    def __init__(self, candidates: Candidates, sites: Mapping[Hashable, list[Variant]]) -> None:
+        self._candidates = candidates
         self.sites = sites
+        floats = [variants[0] for variants in sites.values()]
+        time, size = sum(v.microseconds for v in floats), sum(v.bytes for v in floats)
+        self._per_byte = SHARE_OF_BYTES * time / size if size else 0.0
 
     @classmethod
     def measured(cls, candidates: Candidates, target: Target, feeds: Sequence[Feed], workers: int) -> _Space | None:
@@ -177,7 +180,11 @@ class _Space:
                 Variant(FLOAT, 0.0, *costs.of(key.site, None)),
                 *(Variant(name, errors[key, name], *costs.of(key.site, name)) for name in names[key]),
             ]
-        return cls(candidates, names, sites)
+        return cls(candidates, sites)
+
+    def latency(self, variant: Variant) -> float:
+        """The objective of a fast model: microseconds, and a little for bytes."""
+        return variant.microseconds + self._per_byte * variant.bytes
 
     def build(self, selection: Selection) -> RunResult | None:
         """The model of a selection; None if it cannot be built."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-COMMANDS = ("optimize", "inspect", "compare", "lint", "passes")
+COMMANDS = ("optimize", "inspect", "compare", "sensitivity", "lint", "passes")
 EPILOG = """exit codes: 0 ok, 1 internal error, 2 usage, 3 budget missed, 4 bad model or data, 5 --require unmet or lint findings,
 130 interrupted
 
