@@ -89,7 +89,7 @@ def samples(count=24):
     return [{"x": rng.standard_normal((2, 32)).astype(np.float32)} for _ in range(count)]
 
 
-def build(model, tmp_path, pass_=Spoil(), **options):  # noqa: B008
+def build(model, tmp_path, pass_=Spoil(), **options):
     options = {"max_drop": "5%", "measure": False, "data": samples(), **options}
     return irc.optimize(model, output=tmp_path / "out.onnx", passes=[pass_], **options)
 

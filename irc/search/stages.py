@@ -85,7 +85,7 @@ def _in_order(instance: Instance, order: Sequence[int], neighbours: Sequence[dic
                 converted = sum(
                     neighbours[site][earlier]
                     for earlier, domain in zip(open_sites, domains, strict=True)
-                    if earlier in neighbours[site] and domain == option.domain
+                    if earlier in neighbours[site] and domain != option.domain
                 )
                 left = tuple(domains[j] for j in stays) + ((option.domain,) if last_use[site] > i else ())
                 state = following.setdefault(left, len(following))

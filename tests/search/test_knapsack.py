@@ -183,6 +183,33 @@ def test_a_table_over_all_sums_of_errors_agrees(seed):
     assert found.cost == cheapest[budget] and found.gap == 0
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_table_over_all_sums_of_errors_and_bytes_agrees(seed, monkeypatch):
+    monkeypatch.setattr(engine, "EASY", 0)
+    rng = random.Random(seed)
+    offered = {
+        i: [Variant(f"v{j}", rng.randint(0, 6), rng.randint(1, 10**6), rng.randint(0, 6)) for j in range(4)]
+        for i in range(16)
+    }
+    least = [sum(min(getattr(v, what) for v in of_site) for of_site in offered.values()) for what in ("error", "bytes")]
+    budget, stored = least[0] + rng.randint(8, 30), least[1] + rng.randint(8, 30)
+    cheapest = {(0, 0): 0}  # by error and bytes
+    for of_site in offered.values():
+        following = {}
+        for (error, used), cost in cheapest.items():
+            for v in of_site:
+                key, total = (error + v.error, used + v.bytes), cost + v.microseconds
+                if key[0] <= budget and key[1] <= stored and total < following.get(key, math.inf):
+                    following[key] = total
+        cheapest = following
+    if not cheapest:
+        with pytest.raises(Infeasible):
+            select(offered, budget=budget, byte_budget=stored)
+        return
+    found = select(offered, budget=budget, byte_budget=stored)
+    assert found.cost == min(cheapest.values()) and found.gap == 0
+
+
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("limit", [0, 1, 20])
 def test_the_gap_is_true_when_the_limit_is_tiny(seed, limit, monkeypatch):
