@@ -19,7 +19,8 @@ from irc.application import SiteKey
 from irc.artifact import Stage, data_file
 from irc.candidates import Candidates, Choices
 from irc.decisions import Decisions, Kept
-from irc.errors import IrcError, ModelError, PassFailed, UsageError
+from irc.dumps import Dumps
+from irc.errors import ModelError, UsageError
 from irc.expansion import expand
 from irc.growth import growing_steps
 from irc.ir import provenance, save, snapshot
@@ -117,7 +118,7 @@ class Build:
         self.budget = Budget.parse(
             max_drop=recipe.max_drop, min_speedup=recipe.min_speedup, target_size=recipe.target_size
         )
-        self.dumps: list[Path] = []
+        self._dumps = Dumps(stage.output, request.dump_after)
         self.notes: list[str] = [*notes, *provenance(model).notes]
         self.decisions = Decisions(plan.decisions if plan is not None else None)
         self.choices: Choices = {}
@@ -126,7 +127,12 @@ class Build:
         self._float_model: ir.Model | None = None
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
         self._split = approximate[0] if approximate else len(self.steps)
-        self._check_names()
+        _check_names(self.steps, request)
+
+    @property
+    def dumps(self) -> list[Path]:
+        """Files written beside the artifact on the way: asked for, or to reproduce a failure."""
+        return self._dumps.files
 
     @property
     def budget_text(self) -> str:
@@ -207,9 +213,9 @@ class Build:
             limits={k: v for k, v in self.request.limits.items() if k in {s.pass_.name for s in steps}},
             denied=combined,
             on_failure="raise" if explicit else "undo",
-            after_pass=self._dump(offset) if self.request.dump_after else None,
+            after_pass=self._dumps.after_pass(offset) if self.request.dump_after else None,
             insert_required=False,
-            reproducer=self._write_reproducer,
+            reproducer=self._dumps.write_reproducer,
         )
 
     def _context(self, runner: Runner, samples: Measurement, choices: Choices | None = None) -> Context:
@@ -449,41 +455,15 @@ class Build:
         (built.missed if self.recipe.has_budget else built.notes).append(text)
         return built
 
-    # -- dumps --------------------------------------------------------------------------------------------------------
 
-    def _check_names(self) -> None:
-        known = [step.pass_.name for step in self.steps]
-        for name in self.request.dump_after:
-            if name != "all" and name not in known:
-                raise UsageError(f"--dump-after {name}: the pipeline has no such pass; it has {', '.join(known)}")
-        for name in self.request.limits:
-            if name not in known:
-                raise UsageError(f"--limit {name}: the pipeline has no such pass; it has {', '.join(known)}")
-
-    def _write_reproducer(self, model: ir.Model, text: str, failure: PassFailed) -> str:
-        """Writes the model a failing pipeline started from beside the output, and says how to run it."""
-        output = self.stage.output
-        path = output.with_name(f"{output.name.removesuffix('.onnx')}.reproducer-{failure.pass_name}.onnx")
-        try:
-            save(model, path)
-        except IrcError:
-            return ""
-        if path not in self.dumps:
-            self.dumps.append(path)
-        return f'; reproduce with: irc optimize {path.name} --passes "{text}"'
-
-    def _dump(self, offset: int) -> Callable[[int, Step, ir.Model], None]:
-        def dump(index: int, step: Step, model: ir.Model) -> None:
-            name = step.pass_.name
-            if "all" not in self.request.dump_after and name not in self.request.dump_after:
-                return
-            output = self.stage.output
-            path = output.with_name(f"{output.name.removesuffix('.onnx')}.{offset + index:02d}-{name}.onnx")
-            save(snapshot(model), path)
-            if path not in self.dumps:
-                self.dumps.append(path)
-
-        return dump
+def _check_names(steps: Sequence[Step], request: Request) -> None:
+    known = [step.pass_.name for step in steps]
+    for name in request.dump_after:
+        if name != "all" and name not in known:
+            raise UsageError(f"--dump-after {name}: the pipeline has no such pass; it has {', '.join(known)}")
+    for name in request.limits:
+        if name not in known:
+            raise UsageError(f"--limit {name}: the pipeline has no such pass; it has {', '.join(known)}")
 
 
 def _made(built: Built) -> set[str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, cast, get_args
 
 import onnx_ir as ir
@@ -26,20 +26,15 @@ from irc.calibration.observers import Calibrator
 from irc.errors import UsageError
 from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
-from irc.passes.quantization import existing, offers, placement, quantize_dynamic, quantize_weights
-from irc.passes.quantization.float_reference import IntegerSite, Recording
-from irc.passes.quantization.gemm import integer_bias, keep_sum_apart
+from irc.passes.quantization import existing, integer_operators, offers, placement, quantize_dynamic
+from irc.passes.quantization.float_reference import Recording
+from irc.passes.quantization.integer_operators import DYNAMIC, WEIGHT_ONLY, Rewrite
 from irc.passes.quantization.local_error import errors_in_context
-from irc.passes.quantization.table import quantize_table
-from irc.passes.quantization.workspace import Workspace, drop_if_unused, graph_of
+from irc.passes.quantization.workspace import Workspace
 from irc.target import QuantizationStyle, Target, is_dequantized
 
 FACT = "opset-13"
 
-DYNAMIC, WEIGHT_ONLY = "dynamic", "weight-only"
-"""Variants of a site besides the calibrators: ranges taken at run time, and weights stored as int8 alone."""
-
-_Rewrite = Callable[[ir.Node, Workspace], str | None]
 _Plan = tuple[ir.Node, str | Skip, list[ir.Value]]
 """A node, what to do there, and the values whose ranges that takes."""
 
@@ -119,12 +114,18 @@ class Quantize(Pass):
     def _site(node: ir.Node, kind: str, work: Workspace, target: Target, recording: Recording) -> Site | None:
         """A site; None where an operator would only join and does not find its inputs quantized."""
         if kind == "join":
-            return Site(node, (_join, work)) if _can_join(node, work, target) else None
+            return (
+                Site(node, (integer_operators.join, work)) if integer_operators.can_join(node, work, target) else None
+            )
         if kind == "residual":
-            return Site(node, (_quantize_skip_branch, work)) if _skip_branch(node, work) is not None else None
+            return (
+                Site(node, (integer_operators.quantize_skip_branch, work))
+                if integer_operators.skip_branch(node, work) is not None
+                else None
+            )
         if kind == "weighted":
-            return Site(node, (functools.partial(_weighted, recording=recording), work))
-        return Site(node, (_REWRITES[kind], work))
+            return Site(node, (functools.partial(integer_operators.make_weighted, recording=recording), work))
+        return Site(node, (integer_operators.REWRITES[kind], work))
 
     def variants(self, model: ir.Model, ctx: Context) -> Mapping[str, tuple[str, ...]]:
         """The other calibrators, dynamic ranges and stored weights, for every operator with a weight."""
@@ -212,7 +213,7 @@ class Quantize(Pass):
         """Quantizes one site; operators it shares values with may or may not have been quantized."""
         node = site.node
         assert node is not None
-        rewrite: _Rewrite
+        rewrite: Rewrite
         rewrite, work = site.match
         reason = rewrite(node, work)
         return None if reason is None else Skip(node, reason)
@@ -233,108 +234,3 @@ def _without_range(values: Iterable[ir.Value], statistics: Statistics, main: ir.
             unseen = "no sample gave it an element" if value.graph is main else "no sample ran the body it is in"
             reasons[value] = f"{name!r} has no calibrated range: {statistics.missing.get(name, unseen)}"
     return reasons
-
-
-def _weighted(node: ir.Node, work: Workspace, *, recording: Recording) -> str | None:
-    site, source = node_id(node), node.inputs[0]
-    weight = placement.weight_of(node)
-    assert source is not None and weight is not None
-    pair = work.quantize(source)
-    if pair is None:
-        return f"{source.name!r} has no calibrated range"
-    keep_sum_apart(node, work)
-    work.read_as_integers(node, 0, pair)
-    old = node.inputs[1]
-    float_weight = weight.tensor
-    zero_point = node.op_type in work.style.weight_zero_points or weight.transposed
-    dequantized = work.dequantized(
-        weight.origin, weight.axis, graph_of(node), transposed=weight.transposed, zero_point=zero_point
-    )
-    node.replace_input_with(1, dequantized)
-    stored = work.store(weight.origin, weight.axis)
-    recording.add(
-        IntegerSite(
-            id=site,
-            node=node.name or "",
-            activation=recording.activation(node),
-            scale=pair.scale.name or "",
-            zero_point=pair.zero_point.name or "",
-            weight=float_weight,
-            axis=weight.axis,
-            stored=stored.quantized.name or "",
-            scales=stored.scales.name or "",
-        )
-    )
-    if node.op_type == "Gemm" and work.style.gemm_bias == "int32":
-        integer_bias(node, pair.step * stored.numbers, work)
-    if node.op_type in work.style.needs_output:
-        work.quantize_for_all(placement.fused_output(node, work.style))
-    drop_if_unused(old)
-    return None
-
-
-def _lookup(node: ir.Node, work: Workspace) -> str | None:
-    quantize_table(node, work)
-    return None
-
-
-def _can_join(node: ir.Node, work: Workspace, target: Target) -> bool:
-    return all(work.integer_source(v) is not None or work.pair_of(v) is not None for v in node.inputs)
-
-
-def _product(node: ir.Node, work: Workspace) -> str | None:
-    for index, value in enumerate(node.inputs):
-        pair = work.quantize(value) if value is not None else None
-        assert pair is not None
-        work.read_as_integers(node, index, pair)
-    return None
-
-
-def _join(node: ir.Node, work: Workspace) -> str | None:
-    for index, value in enumerate(node.inputs):
-        assert value is not None
-        pair = work.pair_of(value) or work.quantize(value)
-        assert pair is not None
-        work.read_as_integers(node, index, pair)
-    work.quantize_for_all(placement.fused_output(node, work.style))
-    return None
-
-
-def _skip_branch(node: ir.Node, work: Workspace) -> int | None:
-    """Which input of an Add is a skip branch that integer operators read too, the other being made by one; or None."""
-    made = [_made_by_integer_operator(value, work) for value in node.inputs]
-    paired = [
-        value is not None and not work.made_by_pair(value) and work.pair_of(value) is not None for value in node.inputs
-    ]
-    for index in (0, 1):
-        if len(node.inputs) == 2 and paired[index] and made[1 - index]:
-            return index
-    return None
-
-
-def _made_by_integer_operator(value: ir.Value | None, work: Workspace) -> bool:
-    producer = value.producer() if value is not None else None
-    return producer is not None and producer.op_type in work.style.weighted and work.made_by_pair(producer.inputs[0])
-
-
-def _quantize_skip_branch(node: ir.Node, work: Workspace) -> str | None:
-    index = _skip_branch(node, work)
-    if index is None:
-        return "its skip branch is not quantized"
-    pair = work.pair_of(node.inputs[index])
-    assert pair is not None
-    work.read_as_integers(node, index, pair)
-    return None
-
-
-def _dynamic(node: ir.Node, work: Workspace) -> str | None:
-    quantize_dynamic.make_dynamic(node, work)
-    return None
-
-
-def _stored(node: ir.Node, work: Workspace) -> str | None:
-    quantize_weights.store(node, quantize_weights.operands(node), work, folded=work.style.weights_fold)
-    return None
-
-
-_REWRITES: dict[str, _Rewrite] = {DYNAMIC: _dynamic, WEIGHT_ONLY: _stored, "table": _lookup, "product": _product}
