@@ -28,8 +28,6 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-import irc
-
 ROOT = Path(__file__).resolve().parent.parent
 Feed = dict[str, np.ndarray]
 Run = Callable[[Feed], list[np.ndarray]]
@@ -145,6 +143,9 @@ def peer(task: Any, feeds: list[Feed], folder: Path, threads: int) -> str:
 
 def measure(name: str, task: Any, *, samples: int, threads: int, level: str, peers: bool) -> Row:
     """Optimizes one model and measures the artifact."""
+    # Here, since peers_worker.py uses this module where irc is not installed.
+    import irc
+
     feeds = task.calibration(samples)
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)

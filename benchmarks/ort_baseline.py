@@ -53,8 +53,6 @@ from int8_accuracy_speed import session as scoring_session
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-import irc
-
 FLOAT, IRC = "float", "irc"
 STATIC: dict[str, dict[str, Any]] = {
     "s8s8": {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8},
@@ -189,8 +187,10 @@ def produced(name: str, make: Callable[[Path], str], path: Path) -> Candidate:
     return Candidate(name, path, size_bytes=size(path), seconds=time.perf_counter() - start, note=note)
 
 
-def peers(model: Path, feeds: Sequence[Feed], folder: Path, *, reduce_range: bool) -> list[Candidate]:
-    """The four static configurations and the dynamic one."""
+def peers(
+    model: Path, feeds: Sequence[Feed], folder: Path, *, reduce_range: bool, only: str | None = None
+) -> list[Candidate]:
+    """The four static configurations and the dynamic one, or one of them."""
     start = time.perf_counter()
     source, note = preprocessed(model, folder)
     common = time.perf_counter() - start
@@ -218,7 +218,8 @@ def peers(model: Path, feeds: Sequence[Feed], folder: Path, *, reduce_range: boo
         quantize_dynamic(str(source), str(path))
 
     ways = {**{name: static(options) for name, options in STATIC.items()}, "dynamic": dynamic}
-    found = [produced(name, loadable(way), folder / f"{name}.onnx") for name, way in ways.items()]
+    asked = {name: way for name, way in ways.items() if only in (None, name)}
+    found = [produced(name, loadable(way), folder / f"{name}.onnx") for name, way in asked.items()]
     for candidate in found:
         if candidate.seconds is not None:
             candidate.seconds += common
@@ -227,6 +228,8 @@ def peers(model: Path, feeds: Sequence[Feed], folder: Path, *, reduce_range: boo
 
 def compiled(model: Path, feeds: list[Feed], path: Path, threads: int) -> Candidate:
     """The artifact of irc's defaults."""
+    # Here, since peers_worker.py uses this module where irc is not installed.
+    import irc
 
     def make(path: Path) -> str:
         report = irc.optimize(model, data=feeds, output=path, threads=threads)
