@@ -16,6 +16,7 @@ from irc.application import SiteKey
 from irc.judge import Assessment, Judge
 from irc.pass_base import Context
 from irc.pipeline import Step
+from irc.runner.emulation import emulated, needs_emulation
 
 if TYPE_CHECKING:
     from irc.pass_manager import RunResult
@@ -108,6 +109,13 @@ class Candidates:
         return sorted(self.errors(result, self.keys).items(), key=lambda item: -item[1])
 
     def assess(self, judge: Judge, result: RunResult, half: str) -> Assessment:
-        """The judge's word on a build."""
-        with self.runner.open(result.model) as opened:
+        """The judge's word on a build, computed as its target does."""
+        with self.runner.open(self._as_executed(result.model)) as opened:
             return judge.assess(opened, half=half)
+
+    def _as_executed(self, model: ir.Model) -> ir.Model:
+        """The runtime here may compute float16 in float32, where no overflow shows; another may not."""
+        target, half = self.context.target, ir.DataType.FLOAT16
+        if target is None or target.executed_here or not needs_emulation(model, half):
+            return model
+        return emulated(model, half)

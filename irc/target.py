@@ -229,6 +229,18 @@ class Target(abc.ABC):
         """
         return opset <= self.max_opset
 
+    def lacks_type(self, op_type: str, opset: int, dtype: ir.DataType) -> str | None:
+        """Why the runtime does not run an operator on data of a floating-point type, or None where it does.
+
+        Running it through conversions of its own counts. By default every type of the standard is run.
+
+        Args:
+            op_type: The operator; "" asks about the type as a whole.
+            opset: Version of the default domain.
+            dtype: Type of its data.
+        """
+        return None
+
     def fuses_slowly(self, node: ir.Node, reader: str, opset: int) -> bool:
         """Whether the runtime fuses a node with the one that alone reads its result, into a kernel slower than both.
 

@@ -122,6 +122,14 @@ class OrtTarget(Target):
         """What was measured of composite operators; of others, whether the opset is read."""
         return super().has_operator(op_type, opset, dtype) and has_composite(op_type, opset, dtype, mode)
 
+    def lacks_type(self, op_type: str, opset: int, dtype: ir.DataType) -> str | None:
+        """What the CPU provider has no kernel for and puts no conversions around: of float16 EyeLike, of bfloat16 all but moves."""
+        if dtype == ir.DataType.BFLOAT16:
+            return "its CPU provider has no bfloat16 kernels for Conv, MatMul or Softmax"
+        if dtype == ir.DataType.FLOAT16 and op_type == "EyeLike":
+            return "its CPU provider has no float16 kernel for EyeLike"
+        return None
+
     def fuses_slowly(self, node: ir.Node, reader: str, opset: int) -> bool:
         """What was measured of the runtime's own fusions in its versions, on x86-64."""
         return self.cpu != "arm64" and is_slow(node, reader, opset, self.version or installed_version())

@@ -68,6 +68,12 @@ class TensorRtTarget(Target):
             return False
         return super().has_operator(op_type, opset, dtype)
 
+    def lacks_type(self, op_type: str, opset: int, dtype: ir.DataType) -> str | None:
+        """float16 everywhere; bfloat16 from compute capability 8.0 on."""
+        if dtype == ir.DataType.BFLOAT16 and (old := [value for value in self.sm if value < 80]):
+            return f"compute capability {old[0]} has no bfloat16; it begins with 80"
+        return None
+
     def coverage(self, runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
         """The spelling alone: which operators have int8 operands in the file. Nothing is built or executed."""
         import irc.ir

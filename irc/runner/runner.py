@@ -217,7 +217,10 @@ class Runner:
             if extra_outputs:
                 raise RunnerError(f"extra outputs need an in-memory model, not the path {path}")
             return str(path), []
-        return self._weights.portable(model, extra_outputs)
+        from irc.runner.emulation import emulated, needs_emulation
+
+        # The CPU provider has no bfloat16; what an artifact for another runtime computes is still to be judged.
+        return self._weights.portable(emulated(model) if needs_emulation(model) else model, extra_outputs)
 
     def _runtime_graph(self, model: PortableModel | str, threads: int | None) -> list[RuntimeNode]:
         folder = tempfile.mkdtemp(dir=self.process.folder)

@@ -19,8 +19,8 @@ from irc.target import Target
 
 Rewrite = Callable[[ir.Node, Workspace], str | None]
 """Rewrites a node; returns why not, having changed nothing, or None."""
-DYNAMIC, WEIGHT_ONLY = "dynamic", "weight-only"
-"""Variants of a site besides the calibrators: ranges taken at run time, and weights stored as int8 alone."""
+DYNAMIC, WEIGHT_ONLY, FLOAT16 = "dynamic", "weight-only", "float16"
+"""Variants of a site besides the calibrators: ranges taken at run time, weights stored as int8 or float16 alone."""
 
 
 def make_weighted(node: ir.Node, work: Workspace, *, recording: Recording) -> str | None:
@@ -129,4 +129,16 @@ def _stored(node: ir.Node, work: Workspace) -> str | None:
     return None
 
 
-REWRITES: dict[str, Rewrite] = {DYNAMIC: _dynamic, WEIGHT_ONLY: _stored, "table": _lookup, "product": _product}
+def _half(node: ir.Node, work: Workspace) -> str | None:
+    weight = placement.weight_of(node)
+    assert weight is not None
+    return quantize_weights.store_half(node, weight, work)
+
+
+REWRITES: dict[str, Rewrite] = {
+    DYNAMIC: _dynamic,
+    WEIGHT_ONLY: _stored,
+    FLOAT16: _half,
+    "table": _lookup,
+    "product": _product,
+}

@@ -28,7 +28,7 @@ from irc.ir import constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
 from irc.passes.quantization import existing, integer_operators, offers, placement, quantize_dynamic
 from irc.passes.quantization.float_reference import Recording
-from irc.passes.quantization.integer_operators import DYNAMIC, WEIGHT_ONLY, Rewrite
+from irc.passes.quantization.integer_operators import DYNAMIC, FLOAT16, WEIGHT_ONLY, Rewrite
 from irc.passes.quantization.local_error import errors_in_context
 from irc.passes.quantization.workspace import Workspace
 from irc.target import QuantizationStyle, Target, is_dequantized
@@ -128,7 +128,7 @@ class Quantize(Pass):
         return Site(node, (integer_operators.REWRITES[kind], work))
 
     def variants(self, model: ir.Model, ctx: Context) -> Mapping[str, tuple[str, ...]]:
-        """The other calibrators, dynamic ranges and stored weights, for every operator with a weight."""
+        """The other calibrators, dynamic ranges, and weights stored as int8 or float16, for every operator with a weight."""
         if ctx.target is None or existing.why_left_alone(model) is not None:
             return {}
         others = tuple(name for name in get_args(Calibrator) if name != self.calibrator)
@@ -136,7 +136,7 @@ class Quantize(Pass):
         for node, kind, _ in self._plans(model.graph, ctx.target):
             if kind == "weighted":
                 dynamic = node.op_type in ("MatMul", "Gemm") and quantize_dynamic.why_not_dynamic(node, ctx) is None
-                found[node_id(node)] = (*others, *([DYNAMIC] if dynamic else []), WEIGHT_ONLY)
+                found[node_id(node)] = (*others, *([DYNAMIC] if dynamic else []), WEIGHT_ONLY, FLOAT16)
         return found
 
     def _chosen(self, plans: Sequence[_Plan], ctx: Context) -> tuple[list[_Plan], dict[ir.Value, Calibrator]]:
@@ -148,7 +148,7 @@ class Quantize(Pass):
         calibrators: dict[ir.Value, Calibrator] = {}
         for node, kind, values in plans:
             choice = ctx.choices.get(f"{self.name}/{node_id(node)}") if kind == "weighted" else None
-            if choice in (DYNAMIC, WEIGHT_ONLY):
+            if choice in (DYNAMIC, WEIGHT_ONLY, FLOAT16):
                 found.append((node, choice, []))
                 continue
             if choice is not None and choice not in get_args(Calibrator):

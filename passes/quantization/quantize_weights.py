@@ -16,9 +16,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
+import numpy as np
 import onnx_ir as ir
 
-from irc.ir import constant_tensor
+from irc.ir import add_initializer, constant, constant_tensor
 from irc.pass_base import Context, Contract, Pass, Site, Skip, node_id
 from irc.passes.quantization import existing, offers, placement
 from irc.passes.quantization.local_error import errors_in_context
@@ -26,6 +27,7 @@ from irc.passes.quantization.table import quantize_table
 from irc.passes.quantization.workspace import Workspace, drop_if_unused, home_of
 from irc.target import QuantizationStyle, is_dequantized
 
+HALF_LIMIT = 65504.0
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *placement.RECURRENT)
 Operand = tuple[int, placement.Weight]
 """An input of an operator, and the weight there."""
@@ -132,6 +134,30 @@ def store(node: ir.Node, weights: Sequence[Operand], work: Workspace, *, folded:
         old = node.inputs[index]
         node.replace_input_with(index, _folded(weight, work) if folded else _dequantized(weight, work))
         drop_if_unused(old)
+
+
+def store_half(node: ir.Node, weight: placement.Weight, work: Workspace) -> str | None:
+    """Puts a float16 weight, cast to float, in place of an operator's weight; returns why not, or None.
+
+    A runtime that folds constants casts once, when it loads the model.
+    """
+    array = constant(weight.origin)
+    assert array is not None
+    largest = float(np.max(np.abs(array), initial=0.0))
+    if not largest <= HALF_LIMIT:
+        return f"its weight reaches {largest:.3g}, and float16 holds {HALF_LIMIT:g}"
+
+    def build() -> list[ir.Node]:
+        half = add_initializer(home_of(weight.origin), "h", array.astype(np.float16))
+        nodes = [ir.node("Cast", [half], {"to": ir.DataType.FLOAT.value}, name="")]
+        if weight.transposed:
+            nodes.append(ir.node("Transpose", [nodes[0].outputs[0]], {"perm": [1, 0]}, name=""))
+        return nodes
+
+    old = node.inputs[1]
+    node.replace_input_with(1, work.once(("half", weight.origin, weight.transposed), home_of(weight.origin), build))
+    drop_if_unused(old)
+    return None
 
 
 def weight_inputs(node: ir.Node) -> tuple[int, ...]:
