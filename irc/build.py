@@ -8,7 +8,7 @@ the original file, and gives way to the lossless model if it is slower than the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,8 @@ from irc.plan import Plan
 from irc.recipe import Recipe
 from irc.runner import Feed, Runner
 from irc.selection import Selection
-from irc.sensitivity import Sensitivity, above_threshold, confirm, rank, thresholds
+from irc.sensitivity import Sensitivity
+from irc.site_ranking import rank_sites
 
 if TYPE_CHECKING:
     from irc.coverage import Coverage
@@ -177,7 +178,9 @@ class Build:
 
     # -- lossless ---------------------------------------------------------------------------------------------------
 
-    def _run_lossless(self, runner: Runner, samples: Measurement) -> RunResult:
+    def _run_lossless(
+        self, runner: Runner, samples: Measurement, left_out: Mapping[SiteKey, str] | None = None
+    ) -> RunResult:
         steps = self.steps[: self._split]
         if not steps:
             return RunResult(snapshot(self.model), Ledger(), [])
@@ -187,13 +190,15 @@ class Build:
         def build(denied: Mapping[SiteKey, str]) -> RunResult:
             return self._manager(steps, 0, denied, runner, samples).run(self.model, context)
 
-        result = build({})
+        denied = dict(left_out or {})
+        result = build(denied)
         if self.recipe.never_worse and self.plan is None:
-            denied = growing_steps(self.model, result.model, steps, result.undone, context)
-            if denied:
+            growing = growing_steps(self.model, result.model, steps, {**result.undone, **denied}, context)
+            if growing:
+                denied |= growing
                 result = build(denied)
-                result.undone |= denied
-                _mark_reverted(result.ledger, denied)
+        result.undone |= denied
+        _mark_reverted(result.ledger, denied)
         return result
 
     def _manager(
@@ -248,7 +253,9 @@ class Build:
             base.model, steps, self._split, lambda denied, choices: build(denied, choices or planned), context, runner
         )
         if self.plan is None:
-            self._rank(candidates)
+            self.sensitivity = rank_sites(
+                candidates, factor=self.request.keep_float_above, confirmed=self.request.sensitivity
+            )
         keys = candidates.keys
         if not keys:
             self.notes.append("no site could be rewritten by an approximate pass; the artifact is lossless")
@@ -260,43 +267,18 @@ class Build:
         model, assessment = accepted.result.model, accepted.assessment
         built = self._finish(model, ledger, undone, assessment, accepted.reverted, runner, samples)
         if self._too_slow(built):
-            built = self._fall_back(built, base, keys, lambda denied: candidates.build(denied), runner, samples)
+            assert built.latency is not None
+            slower = f"slower than the original ({built.latency.describe()})"
+            why = dict.fromkeys(keys, f"back to float: the int8 model is {slower}")
+            built = self._lossless_instead(base, {**candidates.left, **why}, None, runner, samples)
+            built.missed.append(f"the rewritten model was {slower}; the artifact is lossless")
         elif keys and accepted.reverted == len(keys):
+            denied = {**candidates.left, **accepted.denied}
+            built = self._lossless_instead(base, denied, accepted.assessment, runner, samples)
             built.missed.append(
                 f"no site can be rewritten within {self.budget.describe_drop()}; the artifact is lossless"
             )
         return built
-
-    def _rank(self, candidates: Candidates) -> None:
-        """Ranks the sites by what they cost, and leaves those in float that a threshold rules out, as far as asked."""
-        factor, data = self.request.keep_float_above, candidates.context.data
-        if not candidates.keys or (factor is None and not self.request.sensitivity):
-            return
-        if data is None:
-            raise UsageError("the sensitivity of sites is measured on samples; give --data")
-        errors = dict(candidates.ranking(candidates.full))
-        steps, offset = candidates.steps, candidates.offset
-        self.sensitivity = rank(errors, model=candidates.float_model, steps=steps, offset=offset)
-        if self.request.sensitivity:
-            self.sensitivity = confirm(
-                self.sensitivity,
-                build=candidates.build,
-                runner=candidates.runner,
-                model=candidates.float_model,
-                source=data,
-                keys=candidates.keys,
-                offset=offset,
-                progress=self.request.progress,
-            )
-        if factor is not None:
-            limits = thresholds(self.sensitivity, factor)
-            candidates.leave(
-                {
-                    item.key: f"left in float: its output error {item.local_error:.2%} is above {factor:g} times the median "
-                    f"({limits[item.pass_name]:.2%})"
-                    for item in above_threshold(self.sensitivity, factor)
-                }
-            )
 
     def _accept(self, candidates: Candidates, judge: Judge | None, runner: Runner, samples: Measurement) -> Accepted:
         """The candidate to go on with: within the accuracy budget where there is one, without what does not pay."""
@@ -416,25 +398,36 @@ class Build:
             return False
         return least is not None and built.latency is not None and built.latency.slower_than(min(1.0, least))
 
-    def _fall_back(
+    def _lossless_instead(
         self,
-        slow: Built,
         base: RunResult,
-        keys: list[SiteKey],
-        build: Callable[[Mapping[SiteKey, str]], RunResult],
+        denied: Mapping[SiteKey, str],
+        assessment: Assessment | None,
         runner: Runner,
         samples: Measurement,
     ) -> Built:
-        """The lossless model in place of a candidate that is slower than the original."""
-        assert slow.latency is not None
-        why = f"back to float: the int8 model is slower than the original ({slow.latency.describe()})"
-        denied = dict.fromkeys(keys, why)
-        result = build(denied)
+        """The lossless model in place of a candidate, without what only prepared it.
+
+        Args:
+            base: The lossless model, prepared.
+            denied: All approximate rewrites, with the reason.
+            assessment: The judge's word on it; None if it was not asked.
+            runner: Where models run.
+            samples: Of this build.
+        """
+        preparing = {
+            SiteKey(i, MODEL_SITE): "left out: it only prepares what was taken back"
+            for i, step in enumerate(self.steps[: self._split])
+            if step.pass_.prepares and base.ledger.passes[i].rewritten
+        }
+        if preparing:
+            base = self._run_lossless(runner, samples, preparing)
+        steps, context = self.steps[self._split :], self._context(runner, samples)
+        manager = self._manager(steps, self._split, denied, runner, samples)
+        result = manager.run(base.model, context)
         ledger, undone = self._joined(base, result, denied)
-        built = self._finish(result.model, ledger, undone, None, len(keys), runner, samples, folder="lossless")
-        built.missed.append(
-            f"the rewritten model was slower than the original ({slow.latency.describe()}); the artifact is lossless"
-        )
+        built = self._finish(result.model, ledger, undone, assessment, len(denied), runner, samples, folder="lossless")
+        self.choices = {}
         return built
 
     def _restore(self, slow: Built, runner: Runner, samples: Measurement) -> Built:
