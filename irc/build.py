@@ -123,6 +123,7 @@ class Build:
         self.notes: list[str] = [*notes, *provenance(model).notes]
         self.decisions = Decisions(plan.decisions if plan is not None else None)
         self.choices: Choices = {}
+        self._asked: tuple[str, ...] = ()
         self.sensitivity: list[Sensitivity] = []
         self._examples = list(examples)
         self._float_model: ir.Model | None = None
@@ -156,6 +157,7 @@ class Build:
                     f"{samples.refused}; -O1 simplifies it"
                 )
             base = self._run_lossless(runner, samples)
+            self._asked = base.asked
             if self._split == len(self.steps):
                 built = self._finish(base.model, base.ledger, base.undone, None, 0, runner, samples)
             else:
@@ -164,12 +166,10 @@ class Build:
                 built = self._restore(built, runner, samples)
             return built
 
-    def made_decisions(self, built: Built) -> Mapping[str, Kept]:
-        """The decisions that a build's rewrites rest on: those about sites taken back are left out."""
-        if self.plan is not None:
-            return self.plan.decisions
-        made = _made(built)
-        return {key: kept for key, kept in self.decisions.kept.items() if key in made or "/" not in key}
+    @property
+    def made_decisions(self) -> Mapping[str, Kept]:
+        """The decisions that the artifact rests on."""
+        return {key: self.decisions.kept[key] for key in self._asked}
 
     def made_choices(self, built: Built) -> Choices:
         """The variants that a build has."""
@@ -330,6 +330,7 @@ class Build:
         """The ledger of both halves of the pipeline, and every rewrite that was not to be made, for the plan."""
         ledger = Ledger(list(base.ledger.passes), list(base.ledger.notes), base.ledger.verification_runs)
         ledger.extend(result.ledger)
+        self._asked = tuple(dict.fromkeys((*base.asked, *result.asked)))
         _mark_reverted(ledger, denied)
         later = {_shifted(key, self._split): reason for key, reason in result.undone.items()}
         return ledger, {**base.undone, **later, **denied}
@@ -437,6 +438,7 @@ class Build:
         denied = {SiteKey(step, MODEL_SITE): why for step in range(len(self.steps))}
         result = self._manager(self.steps, 0, denied, runner, samples).run(self.model, self._context(runner, samples))
         _mark_reverted(result.ledger, denied)
+        self._asked = ()
         built = self._finish(
             result.model, result.ledger, denied, None, slow.reverted, runner, samples, folder="original"
         )

@@ -62,10 +62,12 @@ class Decisions:
 
     Attributes:
         replaying: Whether the decisions are a plan's: there is no data to decide from.
+        asked: Keys that were asked for since it was cleared.
     """
 
     def __init__(self, planned: Mapping[str, Kept] | None = None) -> None:
         self.replaying = planned is not None
+        self.asked: dict[str, None] = {}
         self._kept: dict[str, Kept] = dict(planned or {})
 
     def remember(self, key: str, decide: Callable[[], Decision]) -> Decision:
@@ -78,6 +80,7 @@ class Decisions:
         Raises:
             UsageError: If a plan is replayed that does not have the key.
         """
+        self.asked[key] = None
         if key not in self._kept:
             if self.replaying:
                 raise UsageError(f"the plan has no decision {key!r}; build again without --plan")

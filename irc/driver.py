@@ -291,7 +291,7 @@ def _run_file(path: Path, job: _Job, *, published_name: str | None, module: Modu
             denied=built.denied,
             statistics=built.statistics,
             samples=built.samples,
-            decisions=build.made_decisions(built),
+            decisions=build.made_decisions,
             choices=build.made_choices(built),
         )
         report = _report(source, output, recipe, targets.render(target), build, built, ran)

@@ -50,6 +50,7 @@ class RunResult:
         keys: The rewrites that were made and stayed, in order.
         undone: The rewrites that this run decided not to make, or took back, with the reason: given as `denied`, they make
             an unverified run without limits give the same model.
+        asked: Keys of the decisions that passes asked for.
     """
 
     model: ir.Model
@@ -57,6 +58,7 @@ class RunResult:
     steps: list[Step]
     keys: list[SiteKey] = dataclasses.field(default_factory=list)
     undone: dict[SiteKey, str] = dataclasses.field(default_factory=dict)
+    asked: tuple[str, ...] = ()
 
 
 class PassManager:
@@ -127,9 +129,11 @@ class PassManager:
         work = self._ir.snapshot(model)
         self._ir.check(work)
         result = RunResult(work, Ledger(), self.steps)
+        ctx.decisions.asked.clear()
         with self._ir.services(self._verify, ctx, work) as (ctx, factory):
             for stretch in _stretches(self.steps):
                 result.model = self._run_stretch(result.model, stretch, ctx, result, factory)
+        result.asked = tuple(ctx.decisions.asked)
         return result
 
     def _run_stretch(

@@ -196,57 +196,6 @@ def simulated(x: Array, scale: Array | float, zero_point: Array | int, low: int,
     return work
 
 
-def output_error(
-    rows: Array,
-    weight: Array,
-    rows_q: Array,
-    weight_q: Array,
-    bias_shift: Array | None = None,
-    *,
-    row_weights: Array | None = None,
-) -> tuple[float, float]:
-    """Energy of a layer's output, and of the difference that quantization makes to it.
-
-    Args:
-        rows: `[G, R, K]`, float.
-        weight: `[G, K, N]`, float.
-        rows_q: The rows as the integer operator sees them.
-        weight_q: The weight as the integer operator sees it.
-        bias_shift: `[G, N]`, added to the quantized output; None for nothing.
-        row_weights: `[R]`, what the energies of a row count; None for all the same.
-
-    Returns:
-        `sum(y^2)` and `sum((y_q - y)^2)`.
-    """
-    exact = rows @ weight
-    signal = _energy(exact, row_weights)
-    exact -= rows_q @ weight_q
-    if bias_shift is not None:
-        exact -= bias_shift[:, None, :].astype(np.float32)
-    return signal, _energy(exact, row_weights)
-
-
-def row_importance(outputs: Array) -> Array:
-    """What each row's error should count, `[R]` float32: less where the output is exceptionally large.
-
-    weight[r] = 1 / (energy[r] + median energy)
-
-    What follows most layers normalizes position by position, so that an error hurts relative to its own row; without this a few
-    tokens with massive activations would be all that counts.
-
-    Args:
-        outputs: `[G, R, N]`.
-    """
-    energy = np.einsum("grn,grn->r", outputs, outputs, dtype=np.float64)
-    floor = float(np.median(energy)) or float(energy.mean()) or 1.0
-    return np.asarray(floor / (energy + floor), np.float32)
-
-
-def _energy(array: Array, weights: Array | None) -> float:
-    energy = np.einsum("grn,grn->r", array, array, dtype=np.float64)
-    return float(energy.sum() if weights is None else energy @ weights)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Halves:
     """Which samples are run.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from irc.calibration.data import FeedList, Sample
 from irc.pass_base import Context
-from irc.passes.quantization.layer_sample import Layer, output_error, sampled, simulated
+from irc.passes.quantization.layer_sample import Layer, sampled, simulated
+from irc.passes.quantization.output_error import output_error, row_energies, row_importance
 from irc.runner import Runner
 
 
@@ -166,3 +167,18 @@ def test_output_error_with_a_shift():
     rows, weight = np.ones((1, 4, 2), np.float32), np.ones((1, 2, 3), np.float32)
     assert output_error(rows, weight, rows, weight * 0.5) == (48.0, 12.0)
     assert output_error(rows, weight, rows, weight * 0.5, np.ones((1, 3))) == (48.0, 0.0)
+
+
+def test_rows_with_large_outputs_count_less():
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(2, 50, 6)).astype(np.float32)
+    rows[:, 0] *= 100
+    for outputs in (3, 20):
+        weight = generator.normal(size=(2, 6, outputs)).astype(np.float32)
+        energies = row_energies(rows, weight)
+        np.testing.assert_allclose(energies, np.square(rows @ weight).sum(axis=(0, 2)), rtol=1e-3)
+        importance = row_importance(energies)
+        assert importance.argmin() == 0 and importance[0] < 0.01 < 0.2 < importance[1:].min() < importance.max() <= 1
+        signal, error = output_error(rows, weight, rows, weight * 0.5, row_weights=importance)
+        assert error == pytest.approx(signal / 4, rel=1e-5) and signal == pytest.approx(energies @ importance, rel=1e-3)
+    assert row_importance(np.zeros(3)).tolist() == [1, 1, 1]
