@@ -139,7 +139,7 @@ def level(name: str, *, has_data: bool) -> Recipe:
     if name == "O1":
         return Recipe("-O1", tuple(pipeline.parse(LOSSLESS)), never_worse=True)
     lossy = (
-        "pool-spatial-mean,smooth-activations,quantize,quantize-weights{rest=true}"
+        "pool-spatial-mean,smooth-activations,quantize,correct-bias,quantize-weights{rest=true}"
         if has_data
         else "quantize-dynamic,quantize-weights"
     )
