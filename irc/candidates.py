@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from irc.application import SiteKey
 from irc.judge import Assessment, Judge
+from irc.judge.model_outputs import ModelOutputs
 from irc.pass_base import Context
 from irc.pipeline import Step
 from irc.runner.emulation import emulated, needs_emulation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from irc.pass_manager import RunResult
     from irc.runner import Runner
 
+OUTPUT_SAMPLES = 32
 Choices = Mapping[str, str]
 """Variants by pass name and site id, as `Context.choices` has them."""
 
@@ -54,6 +56,7 @@ class Candidates:
     ) -> None:
         self.float_model, self.steps, self.offset = float_model, steps, offset
         self._build, self.context, self.runner = build, context, runner
+        self._outputs: ModelOutputs | None = None
         self.left: dict[SiteKey, str] = {}
         self.full = build({}, {})
         self.keys = self.keys_of(self.full)
@@ -107,6 +110,14 @@ class Candidates:
         """All sites with their own error in a build, worst first."""
         self.context.progress(0.4, "measuring the output error of every site")
         return sorted(self.errors(result, self.keys).items(), key=lambda item: -item[1])
+
+    def output_error(self, result: RunResult) -> float:
+        """Relative error of the worst output of a build against the float model's, on a few samples; 0 without outputs."""
+        if self._outputs is None:
+            model = self.float_model
+            self._outputs = ModelOutputs(model, self.runner.open(model), self.context.data, limit=OUTPUT_SAMPLES)
+        with self.runner.open(self._as_executed(result.model)) as opened:
+            return self._outputs.error(opened) or 0.0
 
     def assess(self, judge: Judge, result: RunResult, half: str) -> Assessment:
         """The judge's word on a build, computed as its target does."""

@@ -58,7 +58,7 @@ def guard(
     *,
     build: Callable[[dict[SiteKey, str]], Any],
     assess: Callable[[Any, str], Assessment],
-    within: Callable[[Assessment], bool],
+    within: Callable[[Any, Assessment], bool],
     ranking: Callable[[Any], Sequence[tuple[SiteKey, float]]],
     progress: Callable[[float, str], None] = lambda fraction, what: None,
 ) -> Guarded:
@@ -68,7 +68,7 @@ def guard(
         keys: All approximate rewrites.
         build: Builds the model without the given rewrites.
         assess: Assesses a build on "choice" or "acceptance".
-        within: Whether an assessment is within budget.
+        within: Whether a build with its assessment is within budget.
         ranking: Sites with their errors, worst first, given the full build; called at most once.
         progress: Told what is being tried.
     """
@@ -80,7 +80,7 @@ def guard(
     while count < total:
         candidate = state.candidate(count)
         candidate.acceptance = assess(candidate.build, "acceptance")
-        if within(candidate.acceptance):
+        if within(candidate.build, candidate.acceptance):
             break
         count = min(total, max(count + 1, count + count // 2))
     candidate = state.candidate(count)
@@ -95,7 +95,7 @@ class _Search:
         keys: Sequence[SiteKey],
         build: Callable[[dict[SiteKey, str]], Any],
         assess: Callable[[Any, str], Assessment],
-        within: Callable[[Assessment], bool],
+        within: Callable[[Any, Assessment], bool],
         ranking: Callable[[Any], Sequence[tuple[SiteKey, float]]],
         progress: Callable[[float, str], None],
     ) -> None:
@@ -132,7 +132,7 @@ class _Search:
         if candidate.choice is None:
             candidate.choice = self._assess(candidate.build, "choice")
             self.history.append((count, candidate.choice.loss))
-        return self._within(candidate.choice)
+        return self._within(candidate.build, candidate.choice)
 
     def smallest(self) -> int:
         """The smallest count that passes, assuming that more reversion never hurts."""

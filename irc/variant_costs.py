@@ -1,6 +1,6 @@
 """What every variant of every site costs: microseconds by the runtime's profiler here, and bytes of weights.
 
-Variants that differ in numbers alone, such as scales, take the same time: they are timed once. What is a little faster than
+Variants that differ in numbers alone, such as scales, cost the same: they are timed once. What is a little faster than
 a pass's own way by the profiler is not taken for faster.
 """
 
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from irc.target import Target
 
 _SECONDS = 0.4
-LEAST_GAIN = 0.03
-"""A variant of another structure has to be faster than a pass's own by this share of its time."""
+LEAST_GAIN = 0.25
+"""A variant of another structure has to be faster than a pass's own by this share of its time.
+
+Sites that read the same value share its conversion only while they are of one structure, which sums over sites do not see.
+"""
 _MACS_PER_MICROSECOND = 1e4
 _ESTIMATED = 0.5
 """Share of the time in float that integers are taken to save on a runtime that is not here, or where nothing is timed."""
@@ -51,10 +54,12 @@ class VariantCosts:
         model, sites = candidates.float_model, [key.site for key in candidates.keys]
         weights = _weight_bytes(model, sites)
         total = sum(weights.values())
-        stored = {}
+        stored: dict[str, float] = {}
+        shares: dict[tuple[str, ...], float] = {}
         for variant, build in builds.items():
             saved = weight_bytes(model) - weight_bytes(build.model)
-            stored[variant] = min(max(1.0 - saved / total, 0.0), 1.0) if total else 1.0
+            share = min(max(1.0 - saved / total, 0.0), 1.0) if total else 1.0
+            stored[variant] = shares.setdefault(_structure(build.model), share)
         if not (target.executed_here and feeds):
             return cls(_estimated(model, sites, builds), weights, stored)
         candidates.context.progress(0.0, "timing every site in every variant")
@@ -64,7 +69,7 @@ class VariantCosts:
         profiled: list[tuple[str | None, ir.Model]] = [(None, model)]
         profiled += [(variant, build.model) for variant, build in builds.items()]
         for name, rewritten in profiled:
-            structure = tuple(node.op_type for node in rewritten.graph.all_nodes())
+            structure = _structure(rewritten)
             if structure not in known:
                 known[structure] = site_microseconds(
                     candidates.runner, model, rewritten, sites, target.quantization, feeds, seconds=_SECONDS
@@ -80,6 +85,11 @@ class VariantCosts:
         in_float = self.microseconds[None].get(site, 0.0)
         share = 1.0 if variant is None else self.stored.get(variant, 1.0)
         return times.get(site, in_float), self.bytes.get(site, 0.0) * share
+
+
+def _structure(model: ir.Model) -> tuple[str, ...]:
+    """The operators of a model; variants that have the same differ in numbers alone."""
+    return tuple(node.op_type for node in model.graph.all_nodes())
 
 
 def _weight_bytes(model: ir.Model, sites: Sequence[str]) -> dict[str, float]:

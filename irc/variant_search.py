@@ -39,7 +39,7 @@ REFINEMENTS = 3
 """Further selections, between the last that missed the budget and the first within it."""
 ERROR_SAMPLES = 32
 OUTPUT_SAMPLES = 8
-SHARE_OF_BYTES = 0.01
+SHARE_OF_BYTES = 0.05
 """Where latency is the objective, all bytes weigh as much as this share of the float model's time: of equals the smaller."""
 MOST_ALONE = 48
 """Variants confirmed at the model's outputs, at most."""
@@ -70,7 +70,7 @@ def search(
     candidates: Candidates,
     judge: Judge,
     *,
-    within: Callable[[Assessment], bool],
+    within: Callable[[RunResult, Assessment], bool],
     target: Target,
     feeds: Sequence[Feed],
     objective: str = "latency",
@@ -81,7 +81,7 @@ def search(
     Args:
         candidates: The approximate part of a build.
         judge: Judges whole models.
-        within: Whether an assessment is within the budget.
+        within: Whether a build with its assessment is within the budget.
         target: What the model is for; where it is not executed here, times are estimated from multiply-accumulates.
         feeds: Inputs to time on.
         objective: "latency" or "bytes".
@@ -104,10 +104,10 @@ def search(
             return None
         found = candidates.assess(judge, built, "choice")
         judged.append((selection, found))
-        if not within(found):
+        if not within(built, found):
             return None
         accepted = candidates.assess(judge, built, "acceptance")
-        if not within(accepted):
+        if not within(built, accepted):
             return None
         denied, choices, remarks = space.decisions(selection)
         return Found(built, denied, choices, remarks, accepted, len(judged))

@@ -33,7 +33,7 @@ def run(damage, *, budget, acceptance_factor=1.0):
         keys,
         build=build,
         assess=lambda model, half: Loss(sum(model) * (acceptance_factor if half == "acceptance" else 1.0)),
-        within=lambda found: found.loss <= budget,
+        within=lambda build, found: found.loss <= budget,
         ranking=ranking,
     )
     return result, ranked
