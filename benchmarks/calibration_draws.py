@@ -3,10 +3,11 @@
 
     python benchmarks/calibration_draws.py --zoo DIR --only minilm
     python benchmarks/calibration_draws.py --zoo DIR --calibrators min-max,mean,percentile,entropy,mse
+    python benchmarks/calibration_draws.py --zoo DIR --level O2       # the whole level, its own budget and calibrator
 
 For each model of `DIR/zoo.py` (see `int8_accuracy_speed.py`): several disjoint draws from its training split, each calibrated
 by each calibrator; the task metric of every artifact on the whole test split in stock ONNX Runtime, and the median and the
-worst over the draws. No budget is given: what is measured is the quantizer, not the guard.
+worst over the draws. Without `--level` no budget is given: what is measured is the quantizer, not the guard.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, required=True, help="folder with zoo.py")
     parser.add_argument("--only", nargs="*", default=[], help="models; default all")
     parser.add_argument("--calibrators", default=",".join(CALIBRATORS), help="comma-separated")
+    parser.add_argument("--level", help="a level instead of calibrators: O2")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
@@ -43,8 +45,9 @@ def main() -> None:
         if len(draws[-1]) < args.samples:
             raise SystemExit(f"{name}: only {len(feeds)} training samples for {args.draws} draws of {args.samples}")
         original = _score(task, Path(task.model), args.threads)
-        for calibrator in args.calibrators.split(","):
-            scores = [_draw(task, draw, calibrator, args.threads) for draw in draws]
+        for calibrator in [f"-{args.level}"] if args.level else args.calibrators.split(","):
+            options = {"level": args.level} if args.level else _without_budget(calibrator)
+            scores = [_draw(task, draw, options, args.threads) for draw in draws]
             worst = min(scores) if task.higher else max(scores)
             rows.append(
                 {"model": name, "calibrator": calibrator, "original": original, "scores": scores,
@@ -59,14 +62,17 @@ def main() -> None:
         args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def _draw(task: object, feeds: list[dict[str, np.ndarray]], calibrator: str, threads: int) -> float:
+def _without_budget(calibrator: str) -> dict[str, str]:
+    return {"passes": f"O1,quantize{{calibrator={calibrator}}}", "max_drop": "100%"}
+
+
+def _draw(task: object, feeds: list[dict[str, np.ndarray]], options: dict[str, str], threads: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         report = irc.optimize(
             str(task.model),  # type: ignore[attr-defined]
             data=feeds,
             output=Path(folder) / "artifact.onnx",
-            passes=f"O1,quantize{{calibrator={calibrator}}}",
-            max_drop="100%",
+            **options,  # type: ignore[arg-type]
             verify=False,
             measure=False,
             cache=False,

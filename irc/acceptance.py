@@ -48,6 +48,7 @@ class Bar:
         self._candidates, self._budget = candidates, budget
         assert budget.max_drop is not None
         self._largest = ERROR_PER_DROP * budget.max_drop
+        self.target_size = budget.target_size
         self.asked_outputs = False
 
     def allows(self, result: RunResult, assessment: Assessment) -> bool:
@@ -156,6 +157,7 @@ def _accept(
             target=target,
             feeds=feeds,
             objective=objective,
+            target_size=bar.target_size,
             workers=workers,
         )
         if found is not None:

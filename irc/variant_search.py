@@ -8,6 +8,7 @@ gives the selections worth measuring, the cheapest first; the judge has the last
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import statistics
@@ -19,9 +20,10 @@ from irc.calibration.data import FeedList
 from irc.calibration.sources import take
 from irc.candidates import Candidates
 from irc.errors import PassFailed, RunnerError
+from irc.ir import size_on_disk
 from irc.judge.model_outputs import ModelOutputs
 from irc.report.sensitivity_table import error_percent
-from irc.search import Selection, Variant, evaluate, frontier, select, stored_bytes
+from irc.search import Infeasible, Selection, Variant, evaluate, frontier, select, stored_bytes
 from irc.sensitivity import LARGEST_ERROR, confirmed_count
 from irc.variant_costs import VariantCosts
 
@@ -74,6 +76,7 @@ def search(
     target: Target,
     feeds: Sequence[Feed],
     objective: str = "latency",
+    target_size: int | None = None,
     workers: int = 1,
 ) -> Found | None:
     """Finds the cheapest selection of variants that the judge accepts.
@@ -85,60 +88,95 @@ def search(
         target: What the model is for; where it is not executed here, times are estimated from multiply-accumulates.
         feeds: Inputs to time on.
         objective: "latency" or "bytes".
+        target_size: Largest artifact in bytes, kept where any selection can.
         workers: Processes that confirm errors side by side; any number gives the same result.
 
     Returns:
         The selection; None if no pass offers a variant, or the judge accepts no selection with a rewrite in it.
     """
-    progress = candidates.context.progress
     space = _Space.measured(candidates, target, feeds, workers)
     if space is None:
         return None
-    cost = stored_bytes if objective == "bytes" else space.latency
-    judged: list[tuple[Selection, Assessment]] = []
+    walk = _Walk(candidates, judge, within, space, stored_bytes if objective == "bytes" else space.latency)
+    return walk.cheapest(math.inf if target_size is None else target_size - space.other_bytes)
 
-    def judge_one(selection: Selection) -> Found | None:
-        progress(0.5, f"judging selection {len(judged) + 1} of the search")
-        built = space.build(selection)
-        if built is None:
-            return None
-        found = candidates.assess(judge, built, "choice")
-        judged.append((selection, found))
-        if not within(built, found):
-            return None
-        accepted = candidates.assess(judge, built, "acceptance")
-        if not within(built, accepted):
-            return None
-        denied, choices, remarks = space.decisions(selection)
-        return Found(built, denied, choices, remarks, accepted, len(judged))
 
-    missed: Selection | None = None
-    best: Found | None = None
-    for selection in frontier(space.sites, cost, points=POINTS):
-        if all(variant.name == FLOAT for variant in selection.choices.values()):
-            break
-        best = judge_one(selection)
-        if best is not None:
-            within_error = selection.error
-            break
-        missed = selection
-    if best is None:
+class _Walk:
+    """Selections judged one after another, from the cheapest on."""
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        judge: Judge,
+        within: Callable[[RunResult, Assessment], bool],
+        space: _Space,
+        cost: Callable[[Variant], float],
+    ) -> None:
+        self._candidates, self._judge, self._within = candidates, judge, within
+        self._space, self._cost = space, cost
+        self._judged = 0
+
+    def cheapest(self, byte_budget: float) -> Found | None:
+        """The cheapest selection that is accepted, between the points of the frontier as well; None if none is."""
+        missed: Selection | None = None
+        for selection in self._frontier(byte_budget):
+            if all(variant.name == FLOAT for variant in selection.choices.values()):
+                return None
+            found = self._tried(selection)
+            if found is not None:
+                return self._refined(found, selection, missed, byte_budget)
+            missed = selection
         return None
-    low, high = within_error, missed.error if missed is not None else within_error
-    for _ in range(REFINEMENTS):
-        if not (missed is not None and high > low * 1.1):
-            break
-        middle = math.sqrt(max(low, high * 1e-6) * high)
-        selection = select(space.sites, budget=middle, objective=cost)
-        if not low < selection.error < high:
-            break
-        found = judge_one(selection)
-        if found is None:
-            high = selection.error
-        else:
-            best, low = found, selection.error
-    best.judged = len(judged)
-    return best
+
+    def _frontier(self, byte_budget: float) -> list[Selection]:
+        points = frontier(self._space.sites, self._cost, points=POINTS)
+        if math.isinf(byte_budget):
+            return points
+        found: dict[float, Selection] = {}
+        for point in points:
+            with contextlib.suppress(Infeasible):
+                selection = self._selected(point.error, byte_budget)
+                found.setdefault(selection.error, selection)
+        # Where no selection is small enough, accuracy decides, and the report says what is missed.
+        return list(found.values()) or points
+
+    def _selected(self, error: float, byte_budget: float) -> Selection:
+        return select(self._space.sites, budget=error, byte_budget=byte_budget, objective=self._cost)
+
+    def _refined(self, found: Found, accepted: Selection, missed: Selection | None, byte_budget: float) -> Found:
+        """The cheapest accepted between an accepted selection and the one before it, which was not."""
+        if missed is None:
+            return found
+        low, high = accepted.error, missed.error
+        for _ in range(REFINEMENTS):
+            middle = math.sqrt(max(low, high * 1e-6) * high)
+            try:
+                selection = self._selected(middle, byte_budget)
+            except Infeasible:
+                break
+            if not low < selection.error < high:
+                break
+            better = self._tried(selection)
+            if better is None:
+                high = selection.error
+            else:
+                found, low = better, selection.error
+        found.judged = self._judged
+        return found
+
+    def _tried(self, selection: Selection) -> Found | None:
+        """A selection built and judged on both halves; None if it misses the budget or cannot be built."""
+        self._candidates.context.progress(0.5, f"judging selection {self._judged + 1} of the search")
+        build = self._space.build(selection)
+        if build is None:
+            return None
+        self._judged += 1
+        if not self._within(build, self._candidates.assess(self._judge, build, "choice")):
+            return None
+        accepted = self._candidates.assess(self._judge, build, "acceptance")
+        if not self._within(build, accepted):
+            return None
+        return Found(build, *self._space.decisions(selection), accepted, self._judged)
 
 
 class _Space:
@@ -146,6 +184,7 @@ class _Space:
 
     Attributes:
         sites: For the knapsack.
+        other_bytes: What is stored besides the weights of the sites, about.
     """
 
     def __init__(self, candidates: Candidates, sites: Mapping[Hashable, list[Variant]]) -> None:
@@ -153,6 +192,7 @@ class _Space:
         self.sites = sites
         floats = [variants[0] for variants in sites.values()]
         time, size = sum(v.microseconds for v in floats), sum(v.bytes for v in floats)
+        self.other_bytes = size_on_disk(candidates.float_model) - size
         self._per_byte = SHARE_OF_BYTES * time / size if size else 0.0
 
     @classmethod

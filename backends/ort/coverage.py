@@ -20,6 +20,7 @@ INTEGER_OPERATORS = frozenset(
     }
 )  # fmt: skip
 STORED_ONLY = "its weight is stored as int8 and computed with in float"
+STORED_IN_BLOCKS = "its weight stays packed, in the runtime's kernel for weights in blocks (MatMulNBits)"
 NOT_FUSED = "quantized, but the runtime did not fuse it"
 _PASSED = ("Add", "Mul", "Cast", "DequantizeLinear", "QuantizeLinear", "Relu", "Clip", "Unsqueeze")
 _RECURRENT = ("LSTM", "GRU", "RNN")
@@ -42,7 +43,7 @@ def coverage(runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]],
         integer, reason, intended = False, reasons.get(site, "not a site of any pass of this pipeline"), False
         if site in rewritten:
             integer, reason = read.verdict(site, op_type)
-            intended = reason != STORED_ONLY
+            intended = reason not in (STORED_ONLY, STORED_IN_BLOCKS)
         covered.append(Covered(site, op_type, intended, integer, reason))
     return Coverage(tuple(covered), f"read back from onnxruntime {onnxruntime.__version__}")
 
@@ -74,14 +75,16 @@ class _ReadBack:
             return self._reads_int8_table(node)
         if node.op_type == op_type and op_type in _RECURRENT:
             return False, STORED_ONLY
-        weighted = node.op_type == op_type and op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        if weighted and not has_quantized_operands(node) and not _is_integer_product(node):
-            return False, STORED_ONLY
         candidates = list(self._named.get(node.name or "", []))
         for step in path:
             for output in step.outputs:
                 if output.name in self._makers:
                     candidates.append(self._makers[output.name])
+        if any(candidate.op_type == "MatMulNBits" for candidate in candidates):
+            return False, STORED_IN_BLOCKS
+        weighted = node.op_type == op_type and op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+        if weighted and not has_quantized_operands(node) and not _is_integer_product(node):
+            return False, STORED_ONLY
         if any(candidate.op_type in INTEGER_OPERATORS for candidate in candidates):
             return True, ""
         return False, NOT_FUSED

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
 from irc.passes.quantization import existing
 from irc.passes.quantization.scale_search import Clipping
-from irc.passes.quantization.scaling_decisions import offered, rewritten
+from irc.passes.quantization.scaling_decisions import Least, offered, rewritten
 from irc.passes.quantization.scaling_sites import ScalingSite, scaling_sites
 
 
@@ -57,8 +57,9 @@ class EqualizeChannels(Pass):
             return
         found = scaling_sites(model, ctx, inserting=False)
         mine = [one for one in found if _is_convolutional(one)]
-        least = (self.least_gain, 1.0)
-        yield from offered(self.name, model, mine, ctx, clipping=self.clipping, rows=self.rows, least=least)
+        yield from offered(
+            self.name, model, mine, ctx, clipping=self.clipping, rows=self.rows, least=Least(self.least_gain)
+        )
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | Remark | None:
         """Divides one activation, and all that scale with it, and multiplies the weights that read them."""

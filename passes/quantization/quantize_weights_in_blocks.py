@@ -206,7 +206,8 @@ class QuantizeWeightsInBlocks(Pass):
         return BlockFormat(self.bits, self.block_size, self.symmetric, free)
 
     def _key(self, site: str) -> str:
-        return f"{self.name}/{site}"
+        kind = "symmetric" if self.symmetric else "asymmetric"
+        return f"{self.name}/{site}#{self.bits},{self.block_size},{kind},{self.rounding},{self.scales}"
 
     def _described(self) -> str:
         text = f"{self.bits} bits in blocks of {self.block_size}"

@@ -5,6 +5,7 @@ Everything is decided from the model as the pass receives it, before the first r
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -32,6 +33,28 @@ from irc.target import QuantizationStyle
 _KEY = "irc.channels-scaled"
 
 
+@dataclasses.dataclass(frozen=True)
+class Least:
+    """What has to be gained on held-out samples.
+
+    Attributes:
+        share: Of the output error, where the factors disappear.
+        share_by_mul: The same where a Mul is inserted.
+        error_by_mul: Relative output error that has to go away where a Mul is inserted.
+    """
+
+    share: float
+    share_by_mul: float = 1.0
+    error_by_mul: float = 0.0
+
+    def reached(self, before: float, after: float, *, by_mul: bool) -> bool:
+        """Whether the error falls far enough."""
+        gain = before - after
+        if by_mul and gain < self.error_by_mul:
+            return False
+        return gain > 0 and gain >= (self.share_by_mul if by_mul else self.share) * before
+
+
 def offered(
     pass_name: str,
     model: ir.Model,
@@ -40,7 +63,7 @@ def offered(
     *,
     clipping: Clipping,
     rows: int,
-    least: tuple[float, float],
+    least: Least,
 ) -> Iterator[Site | Skip]:
     """What a pass yields for the places it looks at: sites where enough is gained, skips with the figures elsewhere.
 
@@ -51,7 +74,7 @@ def offered(
         ctx: For data and decisions.
         clipping: How ranges will be chosen.
         rows: How many rows of each activation to search on.
-        least: Share of the error that must go away where factors disappear, and where a Mul divides.
+        least: What has to be gained.
     """
     if ctx.observe is None and not ctx.decisions.replaying:
         yield Skip(None, "it decides by data, and there are none; give --data")
@@ -67,9 +90,12 @@ def offered(
         elif one.id in decisions:
             decision = decisions[one.id]
             before, after = _errors(decision)
-            needed = least[one.scaling is None] * before
-            if decision["strength"] and before - after >= needed and after < before:
+            if decision["strength"] and least.reached(before, after, by_mul=one.scaling is None):
                 yield Site(one.node, (model, one, decision))
+            elif decision["strength"] and least.reached(before, after, by_mul=False):
+                yield Skip(
+                    one.node, f"too little for a Mul, and it takes one, since {one.reason}: {_error_text(decision)}"
+                )
             else:
                 yield Skip(one.node, f"no strength helps enough: {_error_text(decision)}")
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
 from irc.passes.quantization import existing
 from irc.passes.quantization.scale_search import Clipping
-from irc.passes.quantization.scaling_decisions import offered, rewritten
+from irc.passes.quantization.scaling_decisions import Least, offered, rewritten
 from irc.passes.quantization.scaling_sites import ScalingSite, scaling_sites
 
 
@@ -34,6 +34,7 @@ class SmoothActivations(Pass):
     Attributes:
         least_gain: Share of the output error on held-out samples that must go away where the factors disappear.
         least_gain_of_mul: The same where a Mul is inserted; 1 inserts none.
+        least_error_for_mul: Relative output error that a Mul must take away to be worth its time, whatever share that is.
         clipping: How `quantize` will choose ranges: "mse" stands for all its calibrators but "min-max".
         rows: Rows of each activation to search on, and as many to judge by.
     """
@@ -46,11 +47,12 @@ class SmoothActivations(Pass):
 
     least_gain: float = 0.05
     least_gain_of_mul: float = 0.2
+    least_error_for_mul: float = 0.0005
     clipping: Clipping = "mse"
     rows: int = 512
 
     def __post_init__(self) -> None:
-        for name in ("least_gain", "least_gain_of_mul"):
+        for name in ("least_gain", "least_gain_of_mul", "least_error_for_mul"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if self.rows < 1:
@@ -63,7 +65,7 @@ class SmoothActivations(Pass):
             return
         found = scaling_sites(model, ctx, inserting=True)
         mine = [one for one in found if _is_product(one)]
-        least = (self.least_gain, self.least_gain_of_mul)
+        least = Least(self.least_gain, self.least_gain_of_mul, self.least_error_for_mul)
         yield from offered(self.name, model, mine, ctx, clipping=self.clipping, rows=self.rows, least=least)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | Remark | None:

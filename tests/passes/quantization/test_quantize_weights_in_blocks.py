@@ -263,7 +263,8 @@ def test_decisions_do_not_depend_on_other_sites_and_are_replayed_without_data(ru
     model, feeds = two(), correlated()
     decisions = Decisions()
     full = with_data(QuantizeWeightsInBlocks(), model, runner, feeds, decisions)
-    assert list(decisions) == ["quantize-weights-in-blocks/h", "quantize-weights-in-blocks/y"]
+    kind = "4,32,symmetric,auto,searched"
+    assert list(decisions) == [f"quantize-weights-in-blocks/{site}#{kind}" for site in "hy"]
     copy = snapshot(model)
     replay = Context(decisions=Decisions(decisions.kept))
     apply_pass(Step(QuantizeWeightsInBlocks()), copy, replay)

@@ -20,7 +20,8 @@ from irc.pass_manager import PassManager
 from irc.passes.quantization.smooth_activations import SmoothActivations
 from irc.testing import assert_conforms
 
-PASS = SmoothActivations(rows=128, clipping="min-max")  # as int8_kit calibrates
+# Ranges as int8_kit calibrates; the small graphs here have small errors, which a Mul would not be worth.
+PASS = SmoothActivations(rows=128, clipping="min-max", least_error_for_mul=0.0)
 GAIN = outliers(32)
 NORMALIZED: dict[str, Any] = {
     "g": GAIN,
@@ -285,3 +286,11 @@ def test_the_manager_runs_and_verifies_it() -> None:
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         SmoothActivations(**options)
+
+
+def test_a_mul_has_to_take_away_enough_error() -> None:
+    model = model_of(HEAD.format(", float[n,s,32] e", "y = MatMul(l, w) e = Tanh(l)"))
+    ctx = context(samples(model))
+    assert "by a Mul" in apply(PASS, model, ctx).remarks["y"]
+    outcome = apply(dataclasses.replace(PASS, least_error_for_mul=0.5), model, context(samples(model)))
+    assert outcome.remarks == {} and outcome.skipped["y"].startswith("too little for a Mul, and it takes one, since 'l'")
