@@ -132,11 +132,13 @@ class Quantize(Pass):
         if ctx.target is None or existing.why_left_alone(model) is not None:
             return {}
         others = tuple(name for name in get_args(Calibrator) if name != self.calibrator)
+        # Elsewhere what is stored is converted in every run, or no kernel takes it.
+        stored = (WEIGHT_ONLY, FLOAT16) if ctx.target.quantization.weights_fold else ()
         found = {}
         for node, kind, _ in self._plans(model.graph, ctx.target):
             if kind == "weighted":
                 dynamic = node.op_type in ("MatMul", "Gemm") and quantize_dynamic.why_not_dynamic(node, ctx) is None
-                found[node_id(node)] = (*others, *([DYNAMIC] if dynamic else []), WEIGHT_ONLY, FLOAT16)
+                found[node_id(node)] = (*others, *([DYNAMIC] if dynamic else []), *stored)
         return found
 
     def _chosen(self, plans: Sequence[_Plan], ctx: Context) -> tuple[list[_Plan], dict[ir.Value, Calibrator]]:

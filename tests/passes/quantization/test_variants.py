@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx_ir as ir
 import pass_kit
@@ -65,6 +67,12 @@ def test_every_weighted_operator_has_every_variant(model, runner):
     found = Quantize(calibrator="entropy").variants(prepared, context(runner))
     names = ("min-max", "mean", "percentile", "mse", "dynamic", "weight-only", "float16")
     assert found == dict.fromkeys(SITES, names)
+
+
+def test_a_runtime_that_folds_nothing_stores_nothing(model, runner):
+    prepared = PassManager(["raise-opset", "infer-shapes"], verify=False).run(model, context(runner)).model
+    ctx = dataclasses.replace(context(runner), target=targets.parse("tensorrt"))
+    assert Quantize().variants(prepared, ctx) == dict.fromkeys(SITES, ("min-max", "mean", "percentile", "entropy"))
 
 
 @pytest.mark.parametrize("name", LOSS)
