@@ -7,16 +7,16 @@ the original file, and gives way to the lossless model if it is slower than the 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from irc.acceptance import Accepted, accept, without_slower
 from irc.application import SiteKey
 from irc.artifact import Stage, data_file
+from irc.built import Built, shifted
 from irc.candidates import Candidates, Choices
 from irc.decisions import Decisions, Kept
 from irc.dumps import Dumps
@@ -38,47 +38,8 @@ from irc.sensitivity import Sensitivity
 from irc.site_ranking import rank_sites
 
 if TYPE_CHECKING:
-    from irc.coverage import Coverage
     from irc.driver import Request
-    from irc.latency import LatencyComparison
     from irc.target import Target
-
-
-@dataclasses.dataclass
-class Built:
-    """What a build gave: a staged artifact and the evidence about it."""
-
-    model: ir.Model
-    file: Path
-    ledger: Ledger
-    denied: dict[SiteKey, str]
-    statistics: Mapping[str, Any]
-    samples: int
-    data_name: str
-    assessment: Assessment | None
-    coverage: Coverage | None
-    latency: LatencyComparison | None
-    reverted: int
-    missed: list[str]
-    notes: list[str]
-
-    @property
-    def approximate(self) -> int:
-        """How many rewrites of approximate passes are in the model."""
-        return sum(len(record.rewritten) for record in self.ledger if record.contract == "approximate")
-
-    @property
-    def taken_back(self) -> int:
-        """How many rewrites of approximate passes were undone."""
-        return sum(len(record.undone) for record in self.ledger if record.contract == "approximate")
-
-    def put_before(self, ledger: Ledger, undone: Mapping[SiteKey, str], steps: int) -> None:
-        """Puts what earlier steps of the pipeline did before what the build did."""
-        whole = Ledger(list(ledger.passes), list(ledger.notes), ledger.verification_runs)
-        whole.extend(self.ledger)
-        self.ledger = whole
-        self.denied = {**undone, **{_shifted(key, steps): reason for key, reason in self.denied.items()}}
-        self.notes = list(dict.fromkeys([*self.notes, *ledger.notes]))
 
 
 class Build:
@@ -171,10 +132,10 @@ class Build:
         """The decisions that the artifact rests on."""
         return {key: self.decisions.kept[key] for key in self._asked}
 
-    def made_choices(self, built: Built) -> Choices:
-        """The variants that a build has."""
-        made = _made(built)
-        return {key: name for key, name in self.choices.items() if key in made}
+    @property
+    def made_choices(self) -> Choices:
+        """The variants that the artifact was built with; that of a site left in float still counts for what it shares."""
+        return dict(self.choices)
 
     # -- lossless ---------------------------------------------------------------------------------------------------
 
@@ -202,11 +163,18 @@ class Build:
         return result
 
     def _manager(
-        self, steps: list[Step], offset: int, denied: Mapping[SiteKey, str], runner: Runner, samples: Measurement
+        self,
+        steps: list[Step],
+        offset: int,
+        denied: Mapping[SiteKey, str],
+        runner: Runner,
+        samples: Measurement,
+        *,
+        dump: bool = True,
     ) -> PassManager:
         planned = self.plan.denied if self.plan is not None else {}
         combined = {
-            _shifted(key, -offset): reason
+            shifted(key, -offset): reason
             for key, reason in {**planned, **denied}.items()
             if offset <= key.step < offset + len(steps)
         }
@@ -218,7 +186,7 @@ class Build:
             limits={k: v for k, v in self.request.limits.items() if k in {s.pass_.name for s in steps}},
             denied=combined,
             on_failure="raise" if explicit else "undo",
-            after_pass=self._dumps.after_pass(offset) if self.request.dump_after else None,
+            after_pass=self._dumps.after_pass(offset) if dump and self.request.dump_after else None,
             insert_required=False,
             reproducer=self._dumps.write_reproducer,
         )
@@ -242,9 +210,9 @@ class Build:
         self._float_model = base.model
         steps = self.steps[self._split :]
 
-        def build(denied: Mapping[SiteKey, str], choices: Choices) -> RunResult:
+        def build(denied: Mapping[SiteKey, str], choices: Choices, *, dump: bool = False) -> RunResult:
             context = self._context(runner, samples, choices)
-            return self._manager(steps, self._split, denied, runner, samples).run(base.model, context)
+            return self._manager(steps, self._split, denied, runner, samples, dump=dump).run(base.model, context)
 
         self.request.progress(0.2, "quantizing")
         planned = self.plan.choices if self.plan is not None else {}
@@ -261,7 +229,11 @@ class Build:
             self.notes.append("no site could be rewritten by an approximate pass; the artifact is lossless")
         judge = self._judge(runner, samples) if keys and self.plan is None else None
         accepted = self._accept(candidates, judge, runner, samples)
+        candidates.close()
         self.choices = accepted.choices or planned
+        if self.request.dump_after:
+            # Of all that was built, what stays is dumped.
+            accepted.result = build({**candidates.left, **accepted.denied}, self.choices, dump=True)
         ledger, undone = self._joined(base, accepted.result, {**candidates.left, **accepted.denied})
         accepted.annotate(ledger)
         model, assessment = accepted.result.model, accepted.assessment
@@ -269,7 +241,7 @@ class Build:
         if self._too_slow(built):
             assert built.latency is not None
             slower = f"slower than the original ({built.latency.describe()})"
-            why = dict.fromkeys(keys, f"back to float: the int8 model is {slower}")
+            why = dict.fromkeys(keys, f"back to float: the rewritten model is {slower}")
             built = self._lossless_instead(base, {**candidates.left, **why}, None, runner, samples)
             built.missed.append(f"the rewritten model was {slower}; the artifact is lossless")
         elif keys and accepted.reverted == len(keys):
@@ -299,8 +271,7 @@ class Build:
             )
         else:
             found = Accepted(candidates.full)
-        wanted = self.recipe.never_worse or self.budget.min_speedup is not None
-        if wanted and feeds and len(candidates.keys) > len(found.denied):
+        if self._speed_decides and feeds and len(candidates.keys) > len(found.denied):
             found = without_slower(
                 found, candidates, judge if guarded else None, self.budget, self.target, feeds, self.request.seed
             )
@@ -332,7 +303,7 @@ class Build:
         ledger.extend(result.ledger)
         self._asked = tuple(dict.fromkeys((*base.asked, *result.asked)))
         _mark_reverted(ledger, denied)
-        later = {_shifted(key, self._split): reason for key, reason in result.undone.items()}
+        later = {shifted(key, self._split): reason for key, reason in result.undone.items()}
         return ledger, {**base.undone, **later, **denied}
 
     # -- the artifact -------------------------------------------------------------------------------------------------
@@ -378,6 +349,7 @@ class Build:
             reverted=reverted,
             missed=[],
             notes=list(dict.fromkeys([*samples.notes, *self.notes, *ledger.notes])),
+            refinements=frozenset(step.pass_.name for step in self.steps if step.pass_.refines),
         )
         built.missed += self._missed(built)
         return built
@@ -390,10 +362,16 @@ class Build:
             size += external.stat().st_size
         return self.budget.missed(built.assessment, built.latency, size)
 
+    @property
+    def _speed_decides(self) -> bool:
+        """Whether approximate rewrites have to pay in time: not those named beside a lossless level, without a budget."""
+        return self.budget.min_speedup is not None or (self.recipe.never_worse and self.recipe.has_budget)
+
     def _too_slow(self, built: Built) -> bool:
         """Whether the artifact must not be: slower than the original where a budget of speed forbids it."""
         least = self.budget.min_speedup
-        if least is None and self.recipe.never_worse:
+        approximated = any(record.contract == "approximate" and record.rewritten for record in built.ledger)
+        if least is None and (self._speed_decides if approximated else self.recipe.never_worse):
             least = 1.0
         if self.plan is not None:
             return False
@@ -438,7 +416,7 @@ class Build:
         denied = {SiteKey(step, MODEL_SITE): why for step in range(len(self.steps))}
         result = self._manager(self.steps, 0, denied, runner, samples).run(self.model, self._context(runner, samples))
         _mark_reverted(result.ledger, denied)
-        self._asked = ()
+        self._asked, self.choices = (), {}
         built = self._finish(
             result.model, result.ledger, denied, None, slow.reverted, runner, samples, folder="original"
         )
@@ -461,16 +439,6 @@ def _check_names(steps: Sequence[Step], request: Request) -> None:
             raise UsageError(f"--limit {name}: the pipeline has no such pass; it has {', '.join(known)}")
 
 
-def _made(built: Built) -> set[str]:
-    """What was rewritten, by pass name and site id."""
-    return {f"{record.name}/{entry.site}" for record in built.ledger for entry in record.rewritten}
-
-
-def _shifted(key: SiteKey, steps: int) -> SiteKey:
-    """The key of the same rewrite where the pipeline is counted from another step."""
-    return dataclasses.replace(key, step=key.step + steps)
-
-
 def _mark_reverted(ledger: Ledger, denied: Mapping[SiteKey, str]) -> None:
     """Moves what the guard took back from skipped to undone."""
     by_step: dict[int, dict[str, str]] = {}
@@ -482,4 +450,4 @@ def _mark_reverted(ledger: Ledger, denied: Mapping[SiteKey, str]) -> None:
         record.skipped = [e for e in record.skipped if sites.get(e.site) != e.reason]
 
 
-__all__ = ["Build", "Built"]
+__all__ = ["Build"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from irc.application import SiteKey
+from irc.calibration.sources import take
 from irc.judge import Assessment, Judge
 from irc.judge.model_outputs import ModelOutputs
 from irc.pass_base import Context
@@ -21,7 +22,7 @@ from irc.runner.emulation import emulated, needs_emulation
 
 if TYPE_CHECKING:
     from irc.pass_manager import RunResult
-    from irc.runner import Runner
+    from irc.runner import Opened, Runner
 
 OUTPUT_SAMPLES = 32
 Choices = Mapping[str, str]
@@ -56,7 +57,7 @@ class Candidates:
     ) -> None:
         self.float_model, self.steps, self.offset = float_model, steps, offset
         self._build, self.context, self.runner = build, context, runner
-        self._outputs: ModelOutputs | None = None
+        self._outputs: tuple[ModelOutputs, Opened] | None = None
         self.left: dict[SiteKey, str] = {}
         self.full = build({}, {})
         self.keys = self.keys_of(self.full)
@@ -114,18 +115,35 @@ class Candidates:
     def output_error(self, result: RunResult) -> float:
         """Relative error of the worst output of a build against the float model's, on a few samples; 0 without outputs."""
         if self._outputs is None:
-            model = self.float_model
-            self._outputs = ModelOutputs(model, self.runner.open(model), self.context.data, limit=OUTPUT_SAMPLES)
-        with self.runner.open(self._as_executed(result.model)) as opened:
-            return self._outputs.error(opened) or 0.0
+            original = self.runner.open(self.float_model)
+            outputs = ModelOutputs(self.float_model, original, self.context.data, limit=OUTPUT_SAMPLES)
+            self._outputs = outputs, original
+        with self.runner.open(self.as_executed(result.model)) as opened:
+            return self._outputs[0].error(opened) or 0.0
+
+    def close(self) -> None:
+        """Gives up the float model that outputs were compared with, and its outputs."""
+        if self._outputs is not None:
+            self._outputs[1].close()
+            self._outputs = None
+
+    def try_out(self, result: RunResult) -> None:
+        """Runs a build on the first sample.
+
+        Raises:
+            RunnerError: If it does not run.
+        """
+        with self.runner.open(self.as_executed(result.model)) as opened:
+            for sample in take(self.context.data, 1):
+                opened.run(sample.feed)
 
     def assess(self, judge: Judge, result: RunResult, half: str) -> Assessment:
         """The judge's word on a build, computed as its target does."""
-        with self.runner.open(self._as_executed(result.model)) as opened:
+        with self.runner.open(self.as_executed(result.model)) as opened:
             return judge.assess(opened, half=half)
 
-    def _as_executed(self, model: ir.Model) -> ir.Model:
-        """The runtime here may compute float16 in float32, where no overflow shows; another may not."""
+    def as_executed(self, model: ir.Model) -> ir.Model:
+        """The model to run for another: the runtime here may compute float16 in float32, where no overflow shows."""
         target, half = self.context.target, ir.DataType.FLOAT16
         if target is None or target.executed_here or not needs_emulation(model, half):
             return model

@@ -19,7 +19,8 @@ import onnx_ir as ir
 from irc import pipeline, targets
 from irc import recipe as recipes
 from irc.artifact import Stage, check_output, data_file, default_output, sha256, sidecar
-from irc.build import Build, Built
+from irc.build import Build
+from irc.built import Built
 from irc.errors import UsageError
 from irc.module_input import ModuleInput, split_fx, traced_input
 from irc.pipeline import Step
@@ -292,7 +293,7 @@ def _run_file(path: Path, job: _Job, *, published_name: str | None, module: Modu
             statistics=built.statistics,
             samples=built.samples,
             decisions=build.made_decisions,
-            choices=build.made_choices(built),
+            choices=build.made_choices,
         )
         report = _report(source, output, recipe, targets.render(target), build, built, ran)
         report.unmet = [text for r in requirements if (text := r.unmet(report.ledger, report.coverage)) is not None]

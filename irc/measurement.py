@@ -194,7 +194,7 @@ class Measurement:
         before = known[0].statistics if known else Statistics()
         new = [request for request in requests if request.value_name not in _known(before)]
         statistics = ranges_of(new, lambda observables: self._observe_once(model, structure, tensors, observables))
-        if statistics.samples < statistics.available:
+        if 0 < statistics.samples < statistics.available:
             self.notes.append(f"calibration stopped early: {statistics.samples} of {statistics.available} samples used")
         if known:
             known[0].statistics = statistics = joined([before, statistics])

@@ -113,7 +113,7 @@ class Plan:
                 choices={str(k): str(v) for k, v in (document.get("choices") or {}).items()},
                 decisions=read_arrays(document.get("decisions") or {}, path),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"plan {path} is damaged: {type(error).__name__}: {error}; build again without --plan"
             ) from error

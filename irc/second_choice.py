@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from irc.build import Build, Built
+    from irc.build import Build
+    from irc.built import Built
     from irc.recipe import Recipe
 
 LEAST_SPEEDUP = 1.01

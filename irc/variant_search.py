@@ -165,16 +165,19 @@ class _Walk:
         return found
 
     def _tried(self, selection: Selection) -> Found | None:
-        """A selection built and judged on both halves; None if it misses the budget or cannot be built."""
+        """A selection built and judged on both halves; None if it misses the budget, or cannot be built or run."""
         self._candidates.context.progress(0.5, f"judging selection {self._judged + 1} of the search")
         build = self._space.build(selection)
         if build is None:
             return None
         self._judged += 1
-        if not self._within(build, self._candidates.assess(self._judge, build, "choice")):
-            return None
-        accepted = self._candidates.assess(self._judge, build, "acceptance")
-        if not self._within(build, accepted):
+        try:
+            if not self._within(build, self._candidates.assess(self._judge, build, "choice")):
+                return None
+            accepted = self._candidates.assess(self._judge, build, "acceptance")
+            if not self._within(build, accepted):
+                return None
+        except RunnerError:
             return None
         return Found(build, *self._space.decisions(selection), accepted, self._judged)
 
@@ -206,11 +209,17 @@ class _Space:
         source = candidates.context.data
         few = dataclasses.replace(candidates.context, data=FeedList(take(source, ERROR_SAMPLES), name=source.name))
         local: dict[str, dict[SiteKey, float]] = {}
-        for index, (name, build) in enumerate(builds.items()):
+        for index, (name, build) in enumerate(list(builds.items())):
             progress(index / len(builds), f"measuring the error of every site, {name}")
             known = frozenset(candidates.keys_of(build))
             keys = [key for key in candidates.keys if key in known and (name == OWN or name in offered.get(key, ()))]
-            local[name] = candidates.errors(build, keys, few)
+            try:
+                candidates.try_out(build)
+                local[name] = candidates.errors(build, keys, few)
+            except RunnerError:
+                if name == OWN:
+                    raise
+                del builds[name]
         names = {key: [name for name in builds if key in local[name]] for key in candidates.keys}
         errors = _at_the_outputs(candidates, local, names, workers)
         costs = VariantCosts.measured(candidates, builds, target, feeds)
@@ -325,7 +334,7 @@ def _alone(
 
         def error(result: RunResult, runner: Runner) -> float | None:
             try:
-                with runner.open(result.model) as opened:
+                with runner.open(candidates.as_executed(result.model)) as opened:
                     return outputs.error(opened)
             except RunnerError:
                 return LARGEST_ERROR

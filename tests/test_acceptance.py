@@ -12,7 +12,8 @@ import pass_kit
 import pytest
 
 import irc
-from irc.errors import UsageError
+from irc.candidates import Candidates
+from irc.errors import RunnerError, UsageError
 
 GRAPH = "g (float[n,64] x) => (float[n,64] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }"
 
@@ -106,3 +107,26 @@ def test_a_threshold_that_makes_no_sense_is_refused(path, tmp_path, factor):
 def test_a_ranking_needs_data(path, tmp_path):
     with pytest.raises(UsageError, match="give --data"):
         irc.optimize(path, output=tmp_path / "a.onnx", passes="quantize-weights", sensitivity=True, measure=False)
+
+
+def test_what_is_named_beside_a_lossless_level_need_not_pay_in_time(path, tmp_path):
+    """Half precision between Casts is slower on a CPU: still what was asked for, and no budget was given."""
+    report = irc.optimize(path, passes="O1,reduce-precision", data=feeds(8), output=tmp_path / "a.onnx")
+    assert len(report.ledger["reduce-precision"].rewritten) == 3 and not report.ledger["reduce-precision"].undone
+    assert report.exit_code == 0
+
+
+def test_the_float_model_that_outputs_are_compared_with_is_closed(path, tmp_path, monkeypatch):
+    compared = []
+    close = Candidates.close
+
+    def closed(candidates):
+        compared.append(candidates._outputs[1])
+        close(candidates)
+
+    monkeypatch.setattr(Candidates, "close", closed)
+    options = dict(passes="quantize-weights", max_drop="2%", measure=False)
+    irc.optimize(path, output=tmp_path / "m.onnx", data=feeds(4), **options)
+    assert len(compared) == 1
+    with pytest.raises(RunnerError, match="closed"):
+        compared[0].run({})

@@ -110,12 +110,29 @@ def test_a_lost_or_damaged_file_of_arrays_is_said_in_one_line(tmp_path):
     path = write(tmp_path, decided())
     arrays = tmp_path / "m.plan.npz"
     content = arrays.read_bytes()
-    for damage in (content[: len(content) // 2], b"", b"PK" + content[2:100]):
+    flipped = [content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :] for at in range(0, len(content) // 2, 97)]
+    method = content.rindex(b"PK\x01\x02") + 10
+    unknown = content[:method] + b"\x63" + content[method + 1 :]
+    for damage in (content[: len(content) // 2], b"", b"PK" + content[2:100], *flipped[1:], unknown):
         arrays.write_bytes(damage)
         with pytest.raises(
             UsageError, match=r"m.plan.npz is damaged or of another plan: [^\n]*build again without --plan"
         ):
             Plan.read(path)
+    decisions = Decisions()
+    decisions.remember("smooth/a", lambda: {"factors": LARGE + 1, "moved": SMALL})
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other, decisions)
+    arrays.write_bytes((other / "m.plan.npz").read_bytes())
+    with pytest.raises(UsageError, match=r"m.plan.npz is damaged or of another plan: array 0 is not the one"):
+        Plan.read(path)
+    arrays.write_bytes(content)
+    text = path.read_text()
+    path.write_text(text[: text.index("decisions:")] + "decisions: {clip/b: 3}\n")
+    with pytest.raises(UsageError, match=r"is damaged: AttributeError: [^\n]*build again without --plan"):
+        Plan.read(path)
+    path.write_text(text)
     arrays.unlink()
     with pytest.raises(UsageError, match=r"are not there \(m.plan.npz\); keep it beside the plan"):
         Plan.read(path)

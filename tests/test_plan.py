@@ -64,7 +64,7 @@ def test_recipe_extends_a_level(tmp_path):
         "extends: O2\nbudget: {max_drop: 0.5pt, min_speedup: 1.2}\nexclude: ['op:Gemm']\ntarget: tensorrt\n"
     )
     recipe = recipes.load(path, has_data=True)
-    assert [s.pass_.name for s in recipe.steps][-2:] == ["quantize", "quantize-weights"]
+    assert [s.pass_.name for s in recipe.steps][-3:] == ["quantize", "correct-bias", "quantize-weights"]
     assert (recipe.max_drop, recipe.min_speedup, recipe.exclude, recipe.target) == (
         "0.5pt",
         1.2,

@@ -1,5 +1,7 @@
 """Dynamic int8 where static int8 comes to little: activations whose size differs a millionfold from sample to sample."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -7,6 +9,8 @@ import pass_kit
 import pytest
 
 import irc
+from irc.built import Built
+from irc.ledger import Entry, Ledger, PassRecord
 from irc.recipe import Recipe
 from irc.second_choice import with_second_choice
 
@@ -91,3 +95,14 @@ class Stub:
 def test_the_faster_within_the_budget_is_taken(first, second, taken):
     build, built = with_second_choice(first, first, lambda recipe: second)
     assert built is (second if taken else first) and build is built
+
+
+def test_refinements_do_not_count_as_rewrites_that_stayed():
+    sites = [Entry(name, "Conv", "") for name in "abcde"]
+    records = [
+        PassRecord("quantize", "quantize", "approximate", rewritten=sites[:2], undone=sites[2:]),
+        PassRecord("correct-bias", "correct-bias", "approximate", rewritten=sites[:2]),
+    ]
+    rest = dict.fromkeys(field.name for field in dataclasses.fields(Built))
+    built = Built(**{**rest, "ledger": Ledger(records), "refinements": {"correct-bias"}})
+    assert (built.approximate, built.taken_back) == (2, 3)

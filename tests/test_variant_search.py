@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -15,9 +16,14 @@ from test_second_choice import feeds, per_sample
 from test_second_choice import path as outliers  # noqa: F401
 
 import irc
+from irc.acceptance import Accepted
+from irc.application import SiteKey
+from irc.calibration.data import FeedList, Sample
 from irc.errors import UsageError
 from irc.ir import add_initializer, constant
-from irc.pass_base import Contract, Pass, Remark, Site, Skip, node_id
+from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip, node_id
+from irc.runner import Runner
+from irc.variant_search import OWN, _alone
 
 GRAPH = """g (float[n,32] x) => (float[n,32] y) {
     a = MatMul(x, w0) b = Relu(a) c = MatMul(b, w1) d = Relu(c) e = MatMul(d, w2) f = Relu(e) y = MatMul(f, w3)
@@ -71,6 +77,30 @@ class Hopeless(Spoil):
         return super().rewrite(dataclasses.replace(site, match="broken"), ctx)
 
 
+class Refused(Spoil):
+    """With a variant that the runtime refuses."""
+
+    def variants(self, model, ctx):
+        return {site: ("refused", "fine") for site in super().variants(model, ctx)}
+
+    def rewrite(self, site, ctx):
+        if site.match != "refused":
+            return super().rewrite(site, ctx)
+        found = super().rewrite(dataclasses.replace(site, match="fine"), ctx)
+        graph = site.node.graph
+        shape = add_initializer(graph, "shape", np.array([7, 5], np.int64))
+        reshape = ir.node("Reshape", [site.node.inputs[0], shape])
+        reshape.outputs[0].name = f"{site.id}_r"
+        graph.insert_before(site.node, reshape)
+        site.node.replace_input_with(0, reshape.outputs[0])
+        return found
+
+    def site_errors(self, before, after, sites, ctx):
+        with ctx.runner.open(after) as opened:
+            opened.run(next(iter(ctx.data.samples())).feed)
+        return super().site_errors(before, after, sites, ctx)
+
+
 def stored(node):
     """The weight of a product, behind a Cast or not."""
     value = node.inputs[1]
@@ -113,6 +143,57 @@ def test_any_number_of_workers_gives_the_same_files(model, tmp_path):
         report = build(model, tmp_path, workers=workers)
         found.append([file.read_bytes() for file in report.files])
     assert found[0] == found[1]
+
+
+def test_a_variant_that_does_not_run_is_left_out(model, tmp_path):
+    report = build(model, tmp_path, pass_=Refused())
+    assert all("fine, chosen by the search" in entry.reason for entry in report.ledger["test-spoil"].rewritten)
+
+
+def test_what_is_dumped_is_what_stays_not_what_was_tried_last(model, tmp_path):
+    report = build(model, tmp_path, max_drop="30%", dump_after="test-spoil")
+    (dump,) = [file for file in report.files if "test-spoil" in file.name]
+    assert dump.read_bytes() == report.output.read_bytes()
+
+
+TWO_READERS = "g (float[n,64] x) => (float[n,64] y, float[n,64] z) { y = MatMul(x, w0) z = MatMul(x, w1) }"
+
+
+@pytest.mark.parametrize("variant", ["min-max", "dynamic"])
+def test_the_choice_of_a_site_left_in_float_still_counts_for_what_it_shares(tmp_path, monkeypatch, variant):
+    path, rng = tmp_path / "m.onnx", np.random.default_rng(0)
+    onnx.save(ir.to_proto(pass_kit.parse(TWO_READERS, {"w0": (64, 64), "w1": (64, 64)})), path)
+    data = [{"x": rng.standard_t(2, (4, 64)).astype(np.float32)} for _ in range(8)]
+    choices = {"quantize/y": variant, "quantize/z": "percentile"}
+
+    def accept(candidates, judge, *args, **options):
+        denied = {candidates.keys[0]: "left in float: measured slower here"}
+        return Accepted(candidates.build(denied, choices), denied, choices)
+
+    monkeypatch.setattr("irc.build.accept", accept)
+    options = dict(data=data, max_drop="5%", passes="quantize", measure=False)
+    report = irc.optimize(path, output=tmp_path / "a.onnx", **options)
+    assert [entry.site for entry in report.ledger["quantize"].rewritten] == ["z"]
+    replayed = irc.optimize(path, plan=report.files[2], output=tmp_path / "b.onnx")
+    assert replayed.output.read_bytes() == report.output.read_bytes()
+
+
+def test_variants_alone_are_measured_as_their_target_computes_them():
+    base, spoiled = (
+        pass_kit.parse(GRAPH, {name: np.full((32, 32), scale, np.float32) for name in SHAPES}) for scale in (0.1, 0.2)
+    )
+    source = FeedList([Sample(feed) for feed in samples(3)])
+    with Runner(threads=1) as runner:
+        candidates = SimpleNamespace(
+            float_model=base,
+            context=Context(data=source),
+            runner=runner,
+            keys=[SiteKey(0, "a")],
+            build=lambda denied, choices: SimpleNamespace(model=base),
+            as_executed=lambda model: spoiled,
+        )
+        found = _alone(candidates, [(SiteKey(0, "a"), OWN)], 1)
+    assert found[SiteKey(0, "a"), OWN] > 0.1
 
 
 def test_nothing_is_searched_within_the_budget(model, tmp_path):

@@ -32,11 +32,12 @@ def store(node: ir.Node, origin: ir.Value, weight: BlockWeight, *, merging: bool
         weight: What to read instead.
         merging: Whether the runtime merges a product of matrices with a sum and an activation behind it.
     """
-    graph, home, dtype = graph_of(node), home_of(origin), weight.format.dtype
+    graph, dtype = graph_of(node), weight.format.dtype
     tensors = {"q": _tensor(weight.levels, dtype), "s": _tensor(weight.scales, ir.DataType.FLOAT)}
     if not weight.format.symmetric:
         tensors["z"] = _tensor(weight.zero_points, dtype)
-    inputs = [add_initializer(home, f"{origin.name}_{kind}", tensor) for kind, tensor in tensors.items()]
+    # In the graph of the product, which has a copy of its own anyway: the runtime refuses those of a graph around it.
+    inputs = [add_initializer(graph, f"{origin.name}_{kind}", tensor) for kind, tensor in tensors.items()]
     attributes = {"axis": 0, "block_size": weight.format.block_size}
     dequantize = ir.node("DequantizeLinear", inputs, attributes, name="")
     made = dequantize.outputs[0]

@@ -75,7 +75,7 @@ class ClipActivations(Refinement):
         for family, (layer, value) in makers.items():
             probe = _probe(value)
             if probe is not None:
-                yield Unit(f"{value.name}#{family.state}", (layer,), family, (probe,))
+                yield Unit(f"{probe.site}#{family.state}", (layer,), family, (probe,))
 
     def decide(self, unit: Unit, rows: Rows, ctx: Context) -> Decision:
         """The range with the least error on the rows to fit."""

@@ -125,10 +125,12 @@ class Product:
             flat = x.T if self.transposed_input else x.reshape(-1, self.inputs)
             return flat[positions][None]
         shape = self._broadcast(x.shape)
-        depth = len(self._batch)
-        lead = len(shape) - 2 - depth
+        axes = range(len(shape) - 2)
+        lead = len(axes) - len(self._batch)
+        # A stack of one matrix along an axis has that axis among its rows.
+        stacked = [axis for axis in axes if axis >= lead and self._batch[axis - lead] > 1]
         wide = np.broadcast_to(x, shape)
-        order = [*range(lead, lead + depth), *range(lead), len(shape) - 2, len(shape) - 1]
+        order = [*stacked, *(axis for axis in axes if axis not in stacked), len(shape) - 2, len(shape) - 1]
         return wide.transpose(order).reshape(self.groups, -1, self.inputs)[:, positions]
 
     def _broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:

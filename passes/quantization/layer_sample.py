@@ -18,6 +18,7 @@ from irc.analysis.model_cost import value_bytes
 from irc.calibration import DataSource
 from irc.calibration.data import Feed
 from irc.calibration.memory_packing import sizes_of
+from irc.errors import DataError
 from irc.judge.halves import split
 from irc.memory_groups import groups_within
 from irc.pass_base import Context, node_id
@@ -149,6 +150,7 @@ def sampled(
         budget_bytes: What the values of one sample and the rows may take together.
 
     Raises:
+        DataError: If the samples are not the same at every sweep.
         RunnerError: If the model does not run.
     """
     if ctx.data is None or ctx.runner is None or not layers:
@@ -260,6 +262,12 @@ def _gathered(
                 share = -(-wanted(layer) // len(chosen.fit)) if key in chosen.fit else 0
                 share = max(share, -(-held(layer) // len(chosen.held)) if key in chosen.held else 0)
                 parts[kind][key] = layer.rows(x, _positions(layer.row_count(x.shape), share, ctx.seed, key))
+            if not pending:
+                break
+    if pending:
+        raise DataError(
+            f"{ctx.data.name}: the samples differ from one sweep to the next; seed whatever is random in it"
+        )
     found = {}
     for kind, part in parts.items():
         fitted, kept = (

@@ -99,7 +99,7 @@ class Refinement(Pass):
             before, after = decision.get("before"), decision.get("after")
             if not isinstance(before, float) or not isinstance(after, float):
                 yield Skip(unit.layers[0].node, "no sample gave its input an element", unit.id)
-            elif after <= (1 - LEAST_GAIN) * before:
+            elif after < before and after <= (1 - LEAST_GAIN) * before:
                 yield Site(unit.layers[0].node, (model, unit, decision), unit.id)
             else:
                 reason = f"its output error would not fall: {_change(before, after)}"

@@ -88,8 +88,9 @@ def searched_scales(layer: IntegerLayer, energy: Array) -> Array:
             np.clip(work, -limit, limit, out=work)
             work *= scale
             work -= part
-            np.square(work, out=work)
-            errors = np.einsum("gk,gkn->gn", energy, work)
+            with np.errstate(over="ignore"):  # Of huge weights no error is finite, so that their scale stays.
+                np.square(work, out=work)
+                errors = np.einsum("gk,gkn->gn", energy, work)
             # A stack of matrices has one scale per column for all of them.
             error = np.zeros(len(largest))
             np.add.at(error, channels, errors)

@@ -9,6 +9,7 @@ from refinement_kit import Refined, image, initializer, runner, samples, text  #
 
 from irc.backends.ort import OrtTarget
 from irc.backends.tensorrt import TensorRtTarget
+from irc.decisions import Decisions
 from irc.pass_base import Context
 from irc.passes.quantization.clip_activations import ClipActivations
 from irc.passes.quantization.float_reference import reference
@@ -86,6 +87,28 @@ def test_an_output_that_only_others_read_is_looked_at_by_itself(runner):  # noqa
         sample.feed["x"][..., 0, 0] *= 30
     refined = Refined(model, [ClipActivations()], runner, source=source)
     assert scales(refined.model)["c"] < scales(refined.stages[0])["c"]
+
+
+def test_a_range_for_readers_is_not_taken_for_one_without_them(runner):  # noqa: F811
+    body = """c (float[N,8,8,8] x) => (float[N,8,8,8] y, float[N,8,8,8] z) {
+      c = Conv<pads=[1,1,1,1]>(x, w)  y = Conv<pads=[1,1,1,1]>(c, w2)  z = Tanh(c)
+    }"""
+    generator = np.random.default_rng(0)
+    weights = {name: generator.normal(size=(8, 8, 3, 3)).astype(np.float32) for name in ("w", "w2")}
+    model, decisions = pass_kit.parse(body, weights), Decisions()
+    source = samples(model, count=4, symbol=1)
+    for left in ("", "y"):
+        Refined(
+            model,
+            [ClipActivations()],
+            runner,
+            source=source,
+            target=OrtTarget(),
+            decisions=decisions,
+            deny=lambda name, site, left=left: name == "quantize" and site == left,
+        )
+    about = [key.split("/")[1].split("#")[0] for key in decisions]
+    assert {"c", "=c"} <= set(about)
 
 
 def test_the_objective_is_the_error_of_the_layers(runner):  # noqa: F811

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irc.calibration.data import FeedList, Sample
+from irc.errors import DataError
 from irc.pass_base import Context
 from irc.passes.quantization.layer_sample import Layer, sampled, simulated
 from irc.passes.quantization.output_error import output_error, row_energies, row_importance
@@ -82,6 +83,7 @@ def test_any_convolution(case):
         ("MatMul(x, w)", (3, 5, 2), (3, 4, 5)),
         ("MatMul(x, w)", (3, 5, 2), (2, 1, 4, 5)),
         ("MatMul(x, w)", (3, 5, 2), (4, 5)),
+        ("MatMul(x, w)", (1, 3, 5, 2), (2, 3, 4, 5)),
         ("Gemm(x, w)", (5, 3), (4, 5)),
         ("Gemm<transB=1, alpha=0.5>(x, w)", (3, 5), (4, 5)),
         ("Gemm<transA=1>(x, w)", (5, 3), (5, 4)),
@@ -154,6 +156,19 @@ def test_few_samples_and_a_repeated_one(runner):
     assert np.array_equal(rows.fit, rows.held) and rows.fit.shape == (1, 20, 8)
     (_, rows), _ = gather(runner, samples(8), rows=1000, samples=4)
     assert rows.fit.shape == (1, 40, 8)
+
+
+def test_samples_that_differ_at_every_sweep(runner):
+    generator = np.random.default_rng(0)
+
+    class Fickle(FeedList):
+        def samples(self):
+            return (Sample({"x": generator.normal(size=(4, 8)).astype(np.float32)}) for _ in range(4))
+
+    model = pass_kit.parse(CHAIN, {"w1": (8, 8), "w2": (8, 8)})
+    layers = [layer for layer in map(Layer.of, model.graph) if layer is not None]
+    with pytest.raises(DataError, match="fickle: the samples differ from one sweep to the next"):
+        list(sampled(model, layers, Context(data=Fickle([], name="fickle"), runner=runner)))
 
 
 def test_quantization_that_runtimes_do():

@@ -180,6 +180,6 @@ def test_pool_and_product_are_integer(nodes: str, tmp_path: Path) -> None:
 
 def test_it_stands_before_quantize_and_nowhere_else() -> None:
     names = [step.pass_.name for step in level("O2", has_data=True).steps]
-    assert names.index("quantize") - names.index(PASS.name) == 1
+    assert names.index(PASS.name) < names.index("quantize")
     for name, has_data in (("O1", True), ("O2", False)):
         assert PASS.name not in [step.pass_.name for step in level(name, has_data=has_data).steps]

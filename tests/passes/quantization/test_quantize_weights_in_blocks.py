@@ -173,6 +173,22 @@ def test_a_product_in_a_body():
         assert int8_kit.noise(model, outcome.model, feed) < 1e-4
 
 
+@pytest.mark.parametrize("options", [{}, {"symmetric": False}, {"bits": 8}])
+def test_the_runtime_takes_blocks_in_a_body_whose_constant_lies_outside(options, tmp_path):
+    text = """g (bool c, float[2,64] x) => (float[2,48] y) {
+      z = Neg(x)
+      o = MatMul(z, w)
+      i = If (c) <then_branch = t () => (float[2,48] p) { p = MatMul(x, w) },
+                  else_branch = e () => (float[2,48] q) { q = MatMul(z, w) }>
+      y = Add(i, o)
+    }"""
+    model = parse(text, {"w": (64, 48)})
+    outcome = pass_kit.apply(QuantizeWeightsInBlocks(**options), model)
+    assert outcome.rewritten == ["o", "p", "q"]
+    # The runtime used to refuse the model: its kernel wants the constants in the graph of the product.
+    int8_kit.runtime_operators(outcome.model, tmp_path)
+
+
 def test_old_models_are_raised_and_new_ones_kept():
     old = pass_kit.apply(RaiseOpsetTo21(), two(17)).model
     assert old.graph.opset_imports[""] == 21 and old.ir_version >= 10

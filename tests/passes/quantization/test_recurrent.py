@@ -127,8 +127,10 @@ def test_what_the_guard_took_back_is_not_stored_instead(tmp_path):
     samples = [pass_kit.feeds(model, symbol=6, seed=seed) for seed in range(8)]
     for feed in samples:
         feed["x"][..., 0] *= 1e4  # one loud channel, hardly read, takes all levels of the activation
+    # Without what would cure it: evening out the channels, and the search for another variant.
+    options = dict(passes="O1,quantize,quantize-weights{rest=true}", max_drop="1%", search=False)
     report = irc.optimize(
-        tmp_path / "m.onnx", level="O2", data=samples, output=tmp_path / "o.onnx", measure=False, threads=1
+        tmp_path / "m.onnx", data=samples, output=tmp_path / "o.onnx", measure=False, threads=1, **options
     )
     by_pass = {record.name: record for record in report.ledger if record.contract == "approximate"}
     assert [entry.site for entry in by_pass["quantize"].undone] == ["y"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx_ir as ir
 import pass_kit
 import pytest
 from refinement_kit import Refined, assert_replays, image, initializer, runner, samples, text  # noqa: F401
@@ -110,3 +111,13 @@ def test_what_is_remembered_names_what_is_there(runner):  # noqa: F811
     for site in reference(refined.model).sites.values():
         assert {site.scale, site.zero_point, site.stored, site.scales} <= set(values)
         assert initializer(refined.model, site.stored).shape == tuple(site.weight.shape)
+
+
+def test_no_error_at_all_is_nothing_to_lower(runner):  # noqa: F811
+    """Weights of zeros are exact in any number of bits: the ledger must not tell of a gain from 0 % to 0 %."""
+    zeros = text()
+    for value in zeros.graph.initializers.values():
+        if len(value.shape or ()) == 2:
+            value.const_value = ir.tensor(np.zeros_like(value.const_value.numpy()), name=value.name)
+    refined = Refined(zeros, [ClipActivations(), ScaleWeights(), RoundWeights()], runner)
+    assert not any(record.rewritten for record in refined.records[1:])

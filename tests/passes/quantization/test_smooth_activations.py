@@ -293,4 +293,6 @@ def test_a_mul_has_to_take_away_enough_error() -> None:
     ctx = context(samples(model))
     assert "by a Mul" in apply(PASS, model, ctx).remarks["y"]
     outcome = apply(dataclasses.replace(PASS, least_error_for_mul=0.5), model, context(samples(model)))
-    assert outcome.remarks == {} and outcome.skipped["y"].startswith("too little for a Mul, and it takes one, since 'l'")
+    assert outcome.remarks == {} and outcome.skipped["y"].startswith(
+        "too little for a Mul, and it takes one, since 'l'"
+    )
