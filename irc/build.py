@@ -91,6 +91,11 @@ class Build:
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
         self._split = approximate[0] if approximate else len(self.steps)
         _check_names(self.steps, request)
+        for name, asked in (("sensitivity", request.sensitivity), ("keep-float-above", request.keep_float_above)):
+            if asked and not approximate:
+                raise UsageError(
+                    f"--{name} is about what approximate passes rewrite, and the pipeline has none; try -O2"
+                )
 
     @property
     def dumps(self) -> list[Path]:

@@ -348,7 +348,11 @@ def _check_request(request: Request) -> None:
             name
             for name in ("data", "level", "passes", "recipe", "target", "max_drop", "min_speedup", "target_size")
             if getattr(request, name) is not None
-        ] + [name for name in ("include", "exclude", "limits", "keep_float_above") if getattr(request, name)]
+        ] + [
+            name
+            for name in ("include", "exclude", "limits", "keep_float_above", "sensitivity")
+            if getattr(request, name)
+        ]
         if clashing:
             raise UsageError(
                 f"--plan replays decisions already made; leave out {', '.join('--' + n.replace('_', '-') for n in clashing)}"

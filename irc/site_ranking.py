@@ -44,7 +44,7 @@ def rank_sites(candidates: Candidates, *, factor: float | None, confirmed: bool)
         candidates.leave(
             {
                 item.key: f"left in float: its output error {item.local_error:.2%} is above {factor:g} times the median "
-                f"({limits[item.pass_name]:.2%})"
+                f"of {limits[item.pass_name] / factor:.3%}"
                 for item in above_threshold(ranking, factor)
             }
         )

@@ -310,7 +310,9 @@ def _at_the_outputs(
         alone += [(key, name) for name in names[key]]
     measured = _alone(candidates, alone, workers)
     ratios = [
-        error / local[name][key] for (key, name), error in measured.items() if local[name][key] > 0 and error < math.inf
+        error / local[name][key]
+        for (key, name), error in measured.items()
+        if local[name][key] > 0 and error < LARGEST_ERROR
     ]
     typical = statistics.median(ratios) if ratios else 1.0
     found: dict[tuple[SiteKey, str], float] = {}

@@ -104,6 +104,12 @@ def test_a_threshold_that_makes_no_sense_is_refused(path, tmp_path, factor):
         irc.optimize(path, data=feeds(), output=tmp_path / "a.onnx", passes="quantize", keep_float_above=factor)
 
 
+@pytest.mark.parametrize("options", [{"sensitivity": True}, {"keep_float_above": 5.0}])
+def test_ranking_nothing_is_refused(path, tmp_path, options):
+    with pytest.raises(UsageError, match="and the pipeline has none; try -O2"):
+        irc.optimize(path, output=tmp_path / "a.onnx", level="O1", **options)
+
+
 def test_a_ranking_needs_data(path, tmp_path):
     with pytest.raises(UsageError, match="give --data"):
         irc.optimize(path, output=tmp_path / "a.onnx", passes="quantize-weights", sensitivity=True, measure=False)
