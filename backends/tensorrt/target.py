@@ -18,7 +18,7 @@ from irc.coverage import Coverage, Covered
 from irc.errors import PassOptionError
 from irc.ledger import Ledger
 from irc.runner import Runner
-from irc.target import QuantizationStyle, Rule, Target, has_quantized_operands
+from irc.target import QuantizationStyle, Rule, Target, has_quantized_operands, is_dequantized, stored_weight
 
 COMPOSITES = frozenset({"Gelu", "Gemm", "HardSigmoid", "HardSwish", "LayerNormalization", "Mish"})
 """Operators that stand for several others and have an importer of their own in the ONNX parser of TensorRT 10."""
@@ -85,9 +85,14 @@ class TensorRtTarget(Target):
         nodes = []
         for site, op_type in float_nodes:
             producer = values[site].producer() if site in values else None
-            spelled = (
-                site in rewritten and producer is not None and (op_type == "Add" or has_quantized_operands(producer))
-            )
-            reason = "" if spelled else reasons.get(site, "its weight is stored as int8 and computed with in float")
+            spelled = site in rewritten and producer is not None and _has_int8_operands(producer, op_type)
+            stored = producer is not None and stored_weight(producer) is not None
+            default = "its weight is stored as int8 and computed with in float" if stored else "it has no int8 operands"
+            reason = "" if spelled else reasons.get(site, default)
             nodes.append(Covered(site, op_type, spelled, spelled, reason))
         return Coverage(tuple(nodes), "int8 operands declared in the file; not built, not executed")
+
+
+def _has_int8_operands(node: ir.Node, op_type: str) -> bool:
+    """Whether the operands of a site are declared as int8; of an Add one is enough, the other coming out of a kernel."""
+    return any(map(is_dequantized, node.inputs)) if op_type == "Add" else has_quantized_operands(node)
