@@ -48,7 +48,7 @@ class Bar:
         self._candidates, self._budget = candidates, budget
         assert budget.max_drop is not None
         self._largest = ERROR_PER_DROP * budget.max_drop
-        self.target_size = budget.target_size
+        self._compared: tuple[RunResult, float] | None = None
         self.asked_outputs = False
 
     def allows(self, result: RunResult, assessment: Assessment) -> bool:
@@ -58,7 +58,10 @@ class Bar:
         if assessment.kind in ("metric", "error") or assessment.can_prove(self._budget):
             return True
         self.asked_outputs = True
-        return self._candidates.output_error(result) <= self._largest
+        # Both halves ask about the same build, one after the other.
+        if self._compared is None or self._compared[0] is not result:
+            self._compared = result, self._candidates.output_error(result)
+        return self._compared[1] <= self._largest
 
     def notes(self) -> list[str]:
         """What the user should know of it."""
@@ -128,27 +131,14 @@ def accept(
         notes: Told what the search did.
     """
     bar = Bar(candidates, budget)
-    found = _accept(candidates, judge, bar, target, feeds, objective, search, workers, notes)
-    notes += bar.notes()
-    return found
-
-
-def _accept(
-    candidates: Candidates,
-    judge: Judge,
-    bar: Bar,
-    target: Target,
-    feeds: Sequence[Feed],
-    objective: str,
-    search: bool,
-    workers: int,
-    notes: list[str],
-) -> Accepted:
-    full, keys = candidates.full, candidates.keys
-    choice = candidates.assess(judge, full, "choice")
-    acceptance = candidates.assess(judge, full, "acceptance") if bar.allows(full, choice) else None
-    if acceptance is not None and bar.allows(full, acceptance):
-        return Accepted(full, assessment=acceptance)
+    full = candidates.full
+    known = {"choice": candidates.assess(judge, full, "choice")}
+    if bar.allows(full, known["choice"]):
+        known["acceptance"] = candidates.assess(judge, full, "acceptance")
+    if "acceptance" in known and bar.allows(full, known["acceptance"]):
+        notes += bar.notes()
+        return Accepted(full, assessment=known["acceptance"])
+    found = None
     if search:
         found = search_variants(
             candidates,
@@ -157,24 +147,32 @@ def _accept(
             target=target,
             feeds=feeds,
             objective=objective,
-            target_size=bar.target_size,
+            target_size=budget.target_size,
             workers=workers,
         )
-        if found is not None:
-            left = len(found.denied)
-            notes.append(
-                f"the search judged {found.judged} selections: {len(found.choices)} sites with another variant, "
-                f"{left} of {len(keys)} in float"
-            )
-            return Accepted(found.build, found.denied, found.choices, found.remarks, left, found.acceptance)
-    known = {"choice": choice, "acceptance": acceptance}
+    if found is None:
+        accepted = _guarded(candidates, judge, bar, known)
+    else:
+        left = len(found.denied)
+        notes.append(
+            f"the search judged {found.judged} selections: {len(found.choices)} sites with another variant, "
+            f"{left} of {len(candidates.keys)} in float"
+        )
+        accepted = Accepted(found.build, found.denied, found.choices, found.remarks, left, found.acceptance)
+    notes += bar.notes()
+    return accepted
+
+
+def _guarded(candidates: Candidates, judge: Judge, bar: Bar, known: Mapping[str, Assessment]) -> Accepted:
+    """Sites taken back, worst first; `known` are assessments of the full candidate, by half."""
 
     def assess(result: RunResult, half: str) -> Assessment:
-        remembered = known[half] if result is full else None
-        return remembered if remembered is not None else candidates.assess(judge, result, half)
+        if result is candidates.full and half in known:
+            return known[half]
+        return candidates.assess(judge, result, half)
 
     guarded = guard(
-        keys,
+        candidates.keys,
         build=candidates.build,
         assess=assess,
         within=bar.allows,

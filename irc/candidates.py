@@ -88,6 +88,10 @@ class Candidates:
         """The step that makes a rewrite."""
         return self.steps[key.step - self.offset]
 
+    def choice_key(self, key: SiteKey) -> str:
+        """How `Context.choices` spells a rewrite."""
+        return f"{self.step_of(key).pass_.name}/{key.site}"
+
     def errors(
         self, result: RunResult, keys: Sequence[SiteKey], context: Context | None = None
     ) -> dict[SiteKey, float]:

@@ -50,33 +50,37 @@ class VariantCosts:
     def measured(
         cls, candidates: Candidates, builds: Mapping[str, RunResult], target: Target, feeds: Sequence[Feed]
     ) -> VariantCosts:
-        """Profiles the float model and every build; estimates where the target is not executed here or nothing can be timed."""
+        """Profiles the float model and every build; estimates where the target is not executed here or nothing can be timed.
+
+        The first build is the passes' own.
+        """
         model, sites = candidates.float_model, [key.site for key in candidates.keys]
         weights = _weight_bytes(model, sites)
         total = sum(weights.values())
-        stored: dict[str, float] = {}
+        in_float = weight_bytes(model)
+        structures = {variant: _structure(build.model) for variant, build in builds.items()}
         shares: dict[tuple[str, ...], float] = {}
         for variant, build in builds.items():
-            saved = weight_bytes(model) - weight_bytes(build.model)
-            share = min(max(1.0 - saved / total, 0.0), 1.0) if total else 1.0
-            stored[variant] = shares.setdefault(_structure(build.model), share)
+            if structures[variant] not in shares:
+                saved = in_float - weight_bytes(build.model)
+                shares[structures[variant]] = min(max(1.0 - saved / total, 0.0), 1.0) if total else 1.0
+        stored = {variant: shares[structure] for variant, structure in structures.items()}
         if not (target.executed_here and feeds):
             return cls(_estimated(model, sites, builds), weights, stored)
         candidates.context.progress(0.0, "timing every site in every variant")
-        times: dict[str | None, Mapping[str, float]] = {}
-        known: dict[tuple[str, ...], Mapping[str, float]] = {}
-        own: tuple[str, ...] | None = None
-        profiled: list[tuple[str | None, ir.Model]] = [(None, model)]
-        profiled += [(variant, build.model) for variant, build in builds.items()]
-        for name, rewritten in profiled:
-            structure = _structure(rewritten)
+
+        def timed(rewritten: ir.Model) -> Mapping[str, float]:
+            style = target.quantization
+            return site_microseconds(candidates.runner, model, rewritten, sites, style, feeds, seconds=_SECONDS)
+
+        times: dict[str | None, Mapping[str, float]] = {None: timed(model)}
+        known = {_structure(model): times[None]}
+        own = next(iter(structures.values()), None)
+        for variant, structure in structures.items():
             if structure not in known:
-                known[structure] = site_microseconds(
-                    candidates.runner, model, rewritten, sites, target.quantization, feeds, seconds=_SECONDS
-                )
-            own = structure if name is not None and own is None else own
-            share = 1.0 if name is None or structure == own else 1.0 + LEAST_GAIN
-            times[name] = {site: time * share for site, time in known[structure].items()}
+                known[structure] = timed(builds[variant].model)
+            factor = 1.0 if structure == own else 1.0 + LEAST_GAIN
+            times[variant] = {site: time * factor for site, time in known[structure].items()}
         return cls(times, weights, stored)
 
     def of(self, site: str, variant: str | None) -> tuple[float, float]:

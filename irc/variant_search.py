@@ -256,7 +256,7 @@ class _Space:
                     f"left in float by the search: rewritten, it would add {error_percent(least)} to the output error"
                 )
             elif variant.name != OWN:
-                choices[f"{self._candidates.step_of(key).pass_.name}/{key.site}"] = variant.name
+                choices[self._candidates.choice_key(key)] = variant.name
                 remarks[key] = (
                     f"{variant.name}, chosen by the search (predicted output error {error_percent(variant.error)})"
                 )
@@ -281,9 +281,7 @@ def _builds(candidates: Candidates, offered: Mapping[SiteKey, Sequence[str]]) ->
     builds = {OWN: candidates.full}
     for name in dict.fromkeys(name for names in offered.values() for name in names):
         candidates.context.progress(0.0, f"building the variant {name}")
-        choices = {
-            f"{candidates.step_of(key).pass_.name}/{key.site}": name for key, names in offered.items() if name in names
-        }
+        choices = {candidates.choice_key(key): name for key, names in offered.items() if name in names}
         try:
             builds[name] = candidates.build({}, choices)
         except PassFailed:
@@ -353,7 +351,7 @@ def _alone(
 
 def _build_alone(candidates: Candidates, key: SiteKey, name: str) -> RunResult | None:
     denied = {other: "another site is looked at" for other in candidates.keys if other != key}
-    choices = {} if name == OWN else {f"{candidates.step_of(key).pass_.name}/{key.site}": name}
+    choices = {} if name == OWN else {candidates.choice_key(key): name}
     try:
         return candidates.build(denied, choices)
     except PassFailed:
