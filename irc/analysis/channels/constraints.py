@@ -1,0 +1,201 @@
+"""What operators demand of labels: equality, pins, rows, boxes and statistics, gathered first and solved per mode.
+
+- **equal**: two labels are cut together or not at all.
+- **pin**: a label is never cut, with the reason.
+- **box**: the labels of a joint bundle `[rows, members]` must leave a box: whole rows are cut, or as many members of every row.
+- **subset**: a label `s` on some axes of a joint bundle stands for all its labels there (a head's scale for the head's dimensions).
+- **statistic**: cutting a label changes a value that depends on all of them (LayerNorm, a mean over channels).
+
+Which axis of a joint bundle is cut is the **mode**'s: in *row* mode the outermost index that nothing picks from, in *column* mode the
+innermost. Boxes and subsets mean different equalities in the two modes; everything else is the same in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from irc.analysis.channels.bundles import Bundle, Labels
+
+Mode = Literal["rows", "columns"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reason:
+    """Why a label is pinned, or what changes when it is cut.
+
+    Attributes:
+        kind: One word or two for tables: "graph output", "free axis", "softmax axis".
+        text: The sentence, without a full stop, naming the node or value.
+    """
+
+    kind: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+    """Labels on some axes of a bundle, each of which stands for all labels of the bundle there.
+
+    Attributes:
+        labels: One dimension per axis of `whole`, of size 1 along those it does not have.
+        own: Positions in `whole` of the axes it has.
+        whole: The bundle.
+        reason: What pins the labels where another axis is cut.
+    """
+
+    labels: Labels
+    own: tuple[int, ...]
+    whole: Bundle
+    reason: Reason
+
+
+class Constraints:
+    """Constraints gathered during propagation.
+
+    Attributes:
+        count: How many labels there are.
+        equalities: (left, right, group) arrays of equal length; pairs of one group stand in the same relation.
+        pins: (labels, reason), first come first.
+        statistics: (labels, reason).
+        subsets: Relations between bundles of unlike axes.
+        boxes: Joint bundles of some value.
+        picked: Factors from which single coordinates are picked, so that the index as such cannot be cut by rows.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.equalities: list[tuple[Labels, Labels, Labels]] = []
+        self.pins: list[tuple[Labels, Reason]] = []
+        self.statistics: list[tuple[Labels, Reason]] = []
+        self.subsets: list[Subset] = []
+        self.boxes: dict[tuple[Any, ...], Bundle] = {}
+        self.picked: set[int] = set()
+        self._groups = 0
+        self._keys: list[tuple[int, ...]] = []
+        self._parents: list[int] = []
+
+    # -- labels and factors -------------------------------------------------------------------------------------------
+
+    def fresh(self, shape: Sequence[int]) -> Labels:
+        """New labels in an array of some shape."""
+        size = int(np.prod(shape, dtype=np.int64))
+        labels = np.arange(self.count, self.count + size, dtype=np.int64).reshape(tuple(shape))
+        self.count += size
+        return labels
+
+    def factor(self, *, within: int | None = None, position: int = 0) -> int:
+        """A new factor; one that an index is split into sorts where that index did."""
+        key = (len(self._keys),) if within is None else (*self._keys[within], position)
+        self._keys.append(key)
+        self._parents.append(len(self._parents))
+        return len(self._keys) - 1
+
+    def fresh_bundle(self, axes: Sequence[int], sizes: Sequence[int]) -> Bundle:
+        """A bundle of new labels with new factors."""
+        return Bundle(tuple(axes), self.fresh(sizes), tuple(self.factor() for _ in axes))
+
+    def same_factor(self, one: int, other: int) -> None:
+        """Two indices run over the same thing."""
+        one, other = self._root(one), self._root(other)
+        if one != other:
+            low, high = sorted((one, other), key=lambda f: self._keys[f])
+            self._parents[high] = low
+
+    def _root(self, factor: int) -> int:
+        while self._parents[factor] != factor:
+            self._parents[factor] = self._parents[self._parents[factor]]
+            factor = self._parents[factor]
+        return factor
+
+    def order(self, factors: Sequence[int]) -> list[int]:
+        """Positions of factors from the outermost to the innermost."""
+        return sorted(range(len(factors)), key=lambda i: (self._keys[self._root(factors[i])], i))
+
+    def cut_position(self, factors: Sequence[int], mode: Mode) -> int:
+        """Position of the factor that a joint bundle is cut along."""
+        order = self.order(factors)
+        if mode == "columns":
+            return order[-1]
+        picked = {self._root(factor) for factor in self.picked}
+        return next((i for i in order if self._root(factors[i]) not in picked), order[-1])
+
+    # -- demands ------------------------------------------------------------------------------------------------------
+
+    def equal(self, one: Labels, other: Labels) -> None:
+        """Labels at like positions are cut together; arrays broadcast."""
+        if one is other:
+            return
+        left, right = np.broadcast_arrays(one, other)
+        group = np.full(left.size, self._groups, dtype=np.int64)
+        self._groups += 1
+        self.equalities.append((left.ravel(), right.ravel(), group))
+
+    def tie(self, bundle: Bundle, axis: int) -> Bundle:
+        """Labels along an axis are cut together; the bundle without that axis."""
+        first = bundle.without(axis)
+        at = bundle.position(axis)
+        lines = np.moveaxis(bundle.labels, at, 0)
+        groups = np.broadcast_to(
+            np.arange(self._groups, self._groups + len(lines), dtype=np.int64).reshape(-1, *[1] * first.labels.ndim),
+            lines.shape,
+        )
+        self._groups += len(lines)
+        left = np.broadcast_to(first.labels, lines.shape)
+        self.equalities.append((left[1:].ravel(), lines[1:].ravel(), groups[1:].ravel()))
+        return first
+
+    def pin(self, labels: Labels, reason: Reason) -> None:
+        """Labels are never cut."""
+        self.pins.append((np.unique(labels), reason))
+
+    def pin_all(self, bundles: Sequence[Bundle], reason: Reason) -> None:
+        """All labels of some bundles are never cut."""
+        for bundle in bundles:
+            self.pin(bundle.labels, reason)
+
+    def statistic(self, labels: Labels, reason: Reason) -> None:
+        """Cutting one of the labels changes what depends on all of them."""
+        self.statistics.append((np.unique(labels), reason))
+
+    def box(self, bundle: Bundle) -> None:
+        """A value has this joint bundle, so what is left of it must be a box."""
+        if len(bundle.axes) > 1:
+            self.boxes.setdefault((id(bundle.labels), bundle.factors), bundle)
+
+    def subset(self, part: Bundle, whole: Bundle, reason: Reason) -> None:
+        """Each label of `part` stands for all labels of `whole` at its coordinates.
+
+        Args:
+            part: Bundle on some of the axes of `whole`.
+            whole: A joint bundle on the same tensor, or on the same letters.
+            reason: Why `part` cannot be cut where an axis is cut that it does not have.
+        """
+        own = tuple(whole.position(axis) for axis in part.axes)
+        for axis, factor in zip(part.axes, part.factors, strict=True):
+            self.same_factor(factor, whole.factors[whole.position(axis)])
+        order = sorted(range(len(own)), key=lambda i: own[i])
+        shape = [whole.labels.shape[i] if i in own else 1 for i in range(len(whole.axes))]
+        labels = np.transpose(part.labels, order).reshape(shape)
+        self.subsets.append(Subset(labels, tuple(sorted(own)), whole, reason))
+
+    def representatives(self, bundle: Bundle, axes: Sequence[int], reason: Reason) -> Bundle:
+        """New labels on some axes of a bundle, each of which stands for all labels there."""
+        positions = [bundle.position(axis) for axis in axes]
+        part = Bundle(
+            tuple(axes),
+            self.fresh([bundle.labels.shape[i] for i in positions]),
+            tuple(bundle.factors[i] for i in positions),
+        )
+        self.subset(part, bundle, reason)
+        return part
+
+    def free(self, bundle: Bundle, axis: int, reason: Reason) -> Bundle | None:
+        """An axis must stay as it is: labels along it are tied, or pinned where it is the bundle's only axis."""
+        if len(bundle.axes) > 1:
+            return self.tie(bundle, axis)
+        self.pin(bundle.labels, reason)
+        return None

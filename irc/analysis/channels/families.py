@@ -1,0 +1,283 @@
+"""Atoms and families: what a user sees of channel groups.
+
+An **atom** is a class of labels that can only be cut together: a channel with everything that makes and reads it. Atoms with the same slots,
+that is with coordinates on the same axes of the same initializers, are a **family**: the unit for which a width is chosen. Where
+rows must be cut evenly, a family falls into **cells** of equal size, and as many atoms are kept of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from irc.analysis.channels.bundles import Labels
+from irc.analysis.channels.constraints import Mode, Reason
+from irc.analysis.channels.propagation import Propagation
+from irc.analysis.channels.slots import Slot
+from irc.analysis.channels.solution import Solution, solve
+from irc.pass_base import node_id
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FamilyAxis:
+    """An axis of an initializer that a family cuts.
+
+    Attributes:
+        slot: The labelled initializer.
+        bundle: Which of its bundles.
+        axis: Axis of the initializer that gets shorter.
+        positions: Coordinates of the bundle per atom.
+    """
+
+    slot: Slot
+    bundle: int
+    axis: int
+    positions: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Family:
+    """Atoms that live on the same axes of the same initializers.
+
+    Attributes:
+        name: Name of the first output that its first initializer makes.
+        atoms: Classes of labels, ascending, `[n]`.
+        cells: The cell of every atom, 0 to `cell_count - 1`, `[n]`.
+        axes: The axes it cuts.
+        statistics: Values that change for all survivors when an atom is cut; empty where removal is exact.
+    """
+
+    name: str
+    atoms: Labels
+    cells: Labels
+    axes: tuple[FamilyAxis, ...]
+    statistics: tuple[Reason, ...]
+
+    @property
+    def cell_count(self) -> int:
+        """Rows that are cut evenly."""
+        return int(self.cells.max(initial=0)) + 1
+
+    @property
+    def width(self) -> int:
+        """Atoms per cell: the number that is chosen."""
+        return len(self.atoms) // self.cell_count
+
+    def members(self, cell: int) -> Labels:
+        """The atoms of one cell."""
+        return self.atoms[self.cells == cell]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PinnedAxis:
+    """An axis of an initializer, all or part of which is never cut.
+
+    Attributes:
+        slot: The labelled initializer.
+        bundle: Which of its bundles.
+        pinned: How many of its coordinates are.
+        size: How many it has.
+        reason: The first reason.
+    """
+
+    slot: Slot
+    bundle: int
+    pinned: int
+    size: int
+    reason: Reason
+
+
+class ChannelGroups:
+    """What may be cut from a model, and what belongs together, in one mode.
+
+    Attributes:
+        propagation: Labels of all values.
+        mode: "rows" or "columns".
+        class_of: The class of every label.
+        families: In the order of their first initializers.
+        pinned: Axes that are not cut, with reasons.
+    """
+
+    def __init__(self, propagation: Propagation, mode: Mode) -> None:
+        self.propagation, self.mode = propagation, mode
+        self._solution: Solution = solve(propagation.constraints, mode)
+        self.class_of: Labels = self._solution.class_of
+        self._reasons: dict[int, Reason] = dict(self._solution.pinned)
+        count = propagation.constraints.count
+        self._open = np.zeros(count, dtype=bool)
+        for slot in propagation.slots:
+            for bundle in slot.bundles:
+                self._open[self.class_of[bundle.labels]] = True
+        if self._reasons:
+            self._open[list(self._reasons)] = False
+        self._signatures = self._by_slots()
+        self._even_out()
+        self._cells = self._by_rows()
+        self.families: tuple[Family, ...] = self._families()
+        self.pinned: tuple[PinnedAxis, ...] = self._pinned_axes()
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    @property
+    def solution(self) -> Solution:
+        """Classes and pairs as solved."""
+        return self._solution
+
+    def reason(self, label: int) -> Reason | None:
+        """Why a label is never cut, or None."""
+        return self._reasons.get(int(self.class_of[label]))
+
+    def family(self, name: str) -> Family:
+        """The family of a name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        for family in self.families:
+            if family.name == name:
+                return family
+        raise KeyError(name)
+
+    def survivors(self, kept: Mapping[Family, Labels]) -> np.ndarray:  # type: ignore[type-arg]
+        """Which labels survive: all but the atoms left out of the families given.
+
+        Args:
+            kept: Atoms that stay, by family; families that are not named keep all.
+
+        Returns:
+            A boolean per label.
+        """
+        alive = np.ones(self.propagation.constraints.count, dtype=bool)
+        for family, atoms in kept.items():
+            alive[family.atoms] = False
+            alive[atoms] = True
+        return np.asarray(alive[self.class_of])
+
+    def uneven(self, alive: np.ndarray) -> bool:  # type: ignore[type-arg]
+        """Whether survivors leave rows of unlike length somewhere."""
+        for even in self._solution.even:
+            counts = alive[even.rows].sum(axis=1)
+            if (counts != counts[0]).any():
+                return True
+        return False
+
+    # -- construction -------------------------------------------------------------------------------------------------
+
+    def _by_slots(self) -> Labels:
+        """A hash per class of how often it occurs in which bundle of which slot."""
+        signature = np.zeros(len(self.class_of), dtype=np.uint64)
+        number = 0
+        for slot in self.propagation.slots:
+            for bundle in slot.bundles:
+                number += 1
+                classes, counts = np.unique(self.class_of[bundle.labels], return_counts=True)
+                signature[classes] += _hash(counts, number)
+        return signature.view(np.int64)
+
+    def _even_out(self) -> None:
+        """Pins the members of rows that differ in make-up, since no even cut of them is known."""
+        reason = Reason("unlike rows", "rows that must stay equally long are made of different channels")
+        changed = True
+        while changed:
+            changed = False
+            for even in self._solution.even:
+                rows = even.rows
+                free = self._open[rows]
+                kinds = np.where(free, self._signatures[rows], 0)
+                kinds.sort(axis=1)
+                if (kinds != kinds[:1]).any():
+                    for name in np.unique(rows[free]).tolist():
+                        self._reasons.setdefault(name, reason)
+                        self._open[name] = False
+                        changed = True
+
+    def _by_rows(self) -> Labels:
+        """A hash per class of the rows it lies in."""
+        signature = np.zeros(len(self.class_of), dtype=np.uint64)
+        for number, even in enumerate(self._solution.even):
+            for index, row in enumerate(even.rows):
+                classes, counts = np.unique(row, return_counts=True)
+                signature[classes] += _hash(counts, (number << 20) + index + 1)
+        return signature.view(np.int64)
+
+    def _families(self) -> tuple[Family, ...]:
+        atoms = np.flatnonzero(self._open)
+        order: dict[int, int] = {}
+        for signature in self._signatures[atoms].tolist():
+            order.setdefault(signature, len(order))
+        found = []
+        axes_of = self._axes(atoms)
+        names: dict[str, int] = {}
+        for signature in order:
+            mine = atoms[self._signatures[atoms] == signature]
+            cells = _numbered(self._cells[mine])
+            sizes = np.bincount(cells)
+            if (sizes != sizes[0]).any():
+                reason = Reason("unlike rows", "rows that must stay equally long hold it unequally")
+                for name in mine.tolist():
+                    self._reasons.setdefault(name, reason)
+                    self._open[name] = False
+                continue
+            axes = axes_of[int(mine[0])]
+            reasons = [self._solution.statistics[c] for c in mine.tolist() if c in self._solution.statistics]
+            name = self._name(axes)
+            names[name] = names.get(name, 0) + 1
+            if names[name] > 1:
+                name = f"{name}#{names[name]}"
+            found.append(Family(name, mine, cells, axes, tuple(dict.fromkeys(reasons))))
+        return tuple(found)
+
+    def _axes(self, atoms: Labels) -> dict[int, tuple[FamilyAxis, ...]]:
+        """The axes of every atom that is the first of its signature."""
+        firsts: dict[int, int] = {}
+        for atom, signature in zip(atoms.tolist(), self._signatures[atoms].tolist(), strict=True):
+            firsts.setdefault(signature, atom)
+        wanted = np.zeros(len(self.class_of), dtype=bool)
+        wanted[list(firsts.values())] = True
+        result: dict[int, list[FamilyAxis]] = {atom: [] for atom in firsts.values()}
+        for slot in self.propagation.slots:
+            for index, bundle in enumerate(slot.bundles):
+                classes = self.class_of[bundle.labels].ravel()
+                hits, counts = np.unique(classes[wanted[classes]], return_counts=True)
+                cut = self.propagation.constraints.cut_position(bundle.factors, self.mode)
+                axis = slot.axis_of[bundle.axes[cut]]
+                for atom, count in zip(hits.tolist(), counts.tolist(), strict=True):
+                    result[atom].append(FamilyAxis(slot, index, axis, count))
+        return {atom: tuple(axes) for atom, axes in result.items()}
+
+    def _name(self, axes: Sequence[FamilyAxis]) -> str:
+        first = axes[0].slot
+        node = first.use[0] if first.use is not None else next(iter(first.initializer.uses())).node
+        return node_id(node)
+
+    def _pinned_axes(self) -> tuple[PinnedAxis, ...]:
+        found = []
+        for slot in self.propagation.slots:
+            for index, bundle in enumerate(slot.bundles):
+                classes = self.class_of[bundle.labels].ravel()
+                shut = classes[~self._open[classes]]
+                if len(shut):
+                    reason = self._reasons.get(int(shut[0]), Reason("unknown", "it belongs to no family"))
+                    found.append(PinnedAxis(slot, index, len(shut), len(classes), reason))
+        return tuple(found)
+
+
+def _hash(counts: Labels, number: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Well-mixed 64-bit numbers of (number, count), which add up to a hash of a multiset."""
+    with np.errstate(over="ignore"):
+        x = counts.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(number) * np.uint64(0xBF58476D1CE4E5B9)
+        x ^= x >> np.uint64(30)
+        x *= np.uint64(0xBF58476D1CE4E5B9)
+        x ^= x >> np.uint64(27)
+        x *= np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def _numbered(values: Labels) -> Labels:
+    """Numbers from 0 in the order in which values first occur."""
+    _values, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return rank[inverse]

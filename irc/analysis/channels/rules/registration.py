@@ -1,0 +1,26 @@
+"""Where rules are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from irc.analysis.channels.propagation import Rule
+
+REGISTERED: dict[tuple[str, str], Rule] = {}
+
+
+def rule(*operators: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Registers a rule for operators of a domain.
+
+    Raises:
+        ValueError: If an operator has a rule already.
+    """
+
+    def register(function: Rule) -> Rule:
+        for operator in operators:
+            if (domain, operator) in REGISTERED:
+                raise ValueError(f"{operator} has two rules: {REGISTERED[domain, operator]} and {function}")
+            REGISTERED[domain, operator] = function
+        return function
+
+    return register
