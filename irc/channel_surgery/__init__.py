@@ -37,6 +37,7 @@ def cut(model: ir.Model, propagation: Propagation, alive: np.ndarray) -> None:  
 
     operation = Cut(model, propagation, alive)
     operation.check()
+    constraints = propagation.constraints
     rewrites = all_rewrites()
     nodes = operation.nodes
     for node, original in nodes:
@@ -44,7 +45,7 @@ def cut(model: ir.Model, propagation: Propagation, alive: np.ndarray) -> None:  
             rewrite = rewrites.get((original.domain if original.domain != "ai.onnx" else "", original.op_type))
             if rewrite is not None:
                 rewrite(node, operation)
-    replace_slots(model, propagation, nodes, lambda slot, array: shortened(slot, array, alive))
+    replace_slots(model, propagation, nodes, lambda slot, array: shortened(constraints, slot, array, alive))
     for value in model.graph.outputs:
         dims = operation.declared(value)
         if dims is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_ir as ir
 from irc.analysis.channels import Propagation
 from irc.analysis.channels.bundles import Bundle, Labelled
 from irc.analysis.concrete_shapes import ConcreteShapes
+from irc.channel_surgery.layout import surviving_lines, surviving_size
 from irc.errors import ModelError
 from irc.ir import add_initializer, unique_name
 from irc.ir.exporter_metadata import module_metadata
@@ -45,15 +47,19 @@ class Cut:
         Raises:
             ModelError: If not.
         """
+        constraints = self.propagation.constraints
         for value, tensor in self.propagation.values():
-            for bundle in tensor.bundles:
-                mask = self.alive[bundle.labels]
-                if not mask.all():
-                    _box(mask, value.name or "")
+            self._check(tensor.bundles, value.name or "")
         for slot in self.propagation.slots:
-            for bundle in slot.bundles:
-                if not self.alive[bundle.labels].any():
-                    raise ModelError(f"nothing survives of {slot.name!r}; keep at least one channel of it")
+            self._check(slot.bundles, slot.name)
+        for box in constraints.boxes.values():
+            self._check([box], "an intermediate value")
+
+    def _check(self, bundles: Iterable[Bundle], name: str) -> None:
+        for bundle in bundles:
+            if not self.alive[bundle.labels].all():
+                for axis in bundle.axes:
+                    surviving_size(self.propagation.constraints, bundle, self.alive, axis, name)
 
     def touches(self, original: ir.Node) -> bool:
         """Whether an operand or a result of an analysed node changes."""
@@ -97,8 +103,7 @@ class Cut:
         bundle = tensor.on(axis)
         if bundle is None:
             return tensor.dims[axis]
-        counts = self.alive[bundle.labels].sum(axis=bundle.position(axis))
-        return int(counts.max())
+        return surviving_size(self.propagation.constraints, bundle, self.alive, axis, "a value")
 
     def kept(self, tensor: Labelled, axis: int) -> Array:
         """Which coordinates of an axis survive.
@@ -106,22 +111,29 @@ class Cut:
         Raises:
             ModelError: If that differs between the rows of a joint bundle: a rule forgot to demand otherwise.
         """
-        lines = [self.alive[labels] for labels in tensor.labels_along(axis)]
-        lines = [line for line in lines if line.any()]
-        if not lines:
+        bundle = tensor.on(axis)
+        if bundle is None:
             return np.ones(tensor.dims[axis], dtype=bool)
-        if any((line != lines[0]).any() for line in lines):
+        lines = surviving_lines(self.propagation.constraints, bundle, self.alive, axis)
+        if (lines != lines[:1]).any():
             raise ModelError("survivors along an axis differ between rows; this is a defect of irc")
-        return lines[0]
+        first: Array = lines[0]
+        return first
 
     def count_before(self, tensor: Labelled, axis: int, end: int) -> int:
-        """How many of the first `end` coordinates of an axis survive, in every row."""
-        lines = [int(self.alive[labels[:end]].sum()) for labels in tensor.labels_along(axis) if self.alive[labels].any()]
-        if not lines:
+        """How many of the first `end` coordinates of an axis survive, in every row.
+
+        Raises:
+            ModelError: If that differs between the rows of a joint bundle: a rule forgot to demand otherwise.
+        """
+        bundle = tensor.on(axis)
+        if bundle is None:
             return end
-        if len(set(lines)) > 1:
+        lines = surviving_lines(self.propagation.constraints, bundle, self.alive, axis)
+        counts = np.unique(lines[:, :end].sum(axis=1))
+        if len(counts) > 1:
             raise ModelError("survivors before a bound differ between rows; this is a defect of irc")
-        return lines[0]
+        return int(counts[0])
 
     # -- edits --------------------------------------------------------------------------------------------------------
 
@@ -211,12 +223,3 @@ class Cut:
                             "this is a defect of irc"
                         )
 
-
-def _box(mask: Array, name: str) -> None:
-    for axis in range(mask.ndim):
-        counts = np.unique(mask.sum(axis=axis))
-        counts = counts[counts > 0]
-        if len(counts) > 1:
-            raise ModelError(f"what would survive of {name!r} has rows of unlike length; cut as many of each row")
-    if not mask.any():
-        raise ModelError(f"nothing would survive of {name!r}; keep at least one channel of it")

@@ -7,13 +7,41 @@ from typing import Any
 import numpy as np
 
 from irc.analysis.channels.bundles import Bundle, Labels
+from irc.analysis.channels.constraints import Constraints
 from irc.analysis.channels.slots import Slot
 from irc.errors import ModelError
 
 Array = np.ndarray[Any, Any]
 
 
-def shortened(slot: Slot, array: Array, alive: Array) -> Array | None:
+def surviving_lines(constraints: Constraints, bundle: Bundle, alive: Array, axis: int) -> Array:
+    """Survivors along an axis of a bundle, `[lines, coordinates]`: one line per surviving choice of what lies outside of it.
+
+    A coordinate survives if anything inside of it does: a row as long as any of its members, of one row or of another.
+    """
+    order = constraints.order(bundle.factors)
+    at = order.index(bundle.position(axis))
+    mask = np.transpose(alive[bundle.labels], order)
+    mask = mask.any(axis=tuple(range(at + 1, mask.ndim)))
+    lines: Array = mask.reshape(-1, mask.shape[-1])
+    return lines[lines.any(axis=1)]
+
+
+def surviving_size(constraints: Constraints, bundle: Bundle, alive: Array, axis: int, name: str) -> int:
+    """How many coordinates of an axis survive.
+
+    Raises:
+        ModelError: If none does, or if that differs between the rows of a joint bundle.
+    """
+    counts = np.unique(surviving_lines(constraints, bundle, alive, axis).sum(axis=1))
+    if not len(counts):
+        raise ModelError(f"nothing would survive of {name!r}; keep at least one channel of it")
+    if len(counts) > 1:
+        raise ModelError(f"what would survive of {name!r} has rows of unlike length; cut as many of each row")
+    return int(counts[0])
+
+
+def shortened(constraints: Constraints, slot: Slot, array: Array, alive: Array) -> Array | None:
     """The elements all of whose labels survive, or None if all do.
 
     Raises:
@@ -27,13 +55,17 @@ def shortened(slot: Slot, array: Array, alive: Array) -> Array | None:
             array = np.compress(alive[bundle.labels], array, axis=bundle.axes[0])
         return array
     mask = np.ones(slot.view, dtype=bool)
+    sizes = list(slot.view)
     for bundle in lost:
         mask &= spread(bundle, alive[bundle.labels], len(slot.view))
-    mask = mask.reshape(array.shape)
-    dims = [_length(slot, mask, axis) for axis in range(array.ndim)]
+        for axis in bundle.axes:
+            sizes[axis] = surviving_size(constraints, bundle, alive, axis, slot.name)
+    dims = [1] * array.ndim
+    for axis, size in zip(slot.axis_of, sizes, strict=True):
+        dims[axis] *= size
     if int(np.prod(dims)) != int(mask.sum()):
         raise ModelError(f"what survives of {slot.name!r} {list(array.shape)} is no box; this is a defect of irc")
-    return array[mask].reshape(dims)
+    return array[mask.reshape(array.shape)].reshape(dims)
 
 
 def spread(bundle: Bundle, values: Array, rank: int) -> Array:
@@ -43,15 +75,6 @@ def spread(bundle: Bundle, values: Array, rank: int) -> Array:
     for i in order:
         shape[bundle.axes[i]] = values.shape[i]
     return np.transpose(values, order).reshape(shape)
-
-
-def _length(slot: Slot, mask: Array, axis: int) -> int:
-    """How many survive along an axis, on every line on which any does."""
-    counts = mask.sum(axis=axis)
-    counts = np.unique(counts[counts > 0])
-    if len(counts) != 1:
-        raise ModelError(f"what survives of {slot.name!r} along axis {axis} is ragged; this is a defect of irc")
-    return int(counts[0])
 
 
 def permuted(slot: Slot, array: Array, target: Labels) -> Array | None:

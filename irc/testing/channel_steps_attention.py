@@ -34,10 +34,11 @@ def _finished(graph: ChannelBuilder, value: Value, heads: Value) -> Value:
 
 
 def _by_three(graph: ChannelBuilder, value: Value) -> Value | None:
-    """Queries, keys, values of a layer each; they may come from an earlier sequence of the same length."""
+    """Queries, keys, values of a layer each; those of keys and values may read an earlier sequence."""
     heads, depth = _sizes(graph)
-    source = graph.earlier(lambda known: len(known.shape) == 3 and known.shape[:2] == value.shape[:2]) or value
-    source = source if graph.chance(3) else value
+    source = value
+    if graph.chance(2):
+        source = graph.earlier(lambda known: len(known.shape) == 3 and known.shape[0] == value.shape[0]) or value
     depth_of_values = depth if not graph.chance(4) else graph.choices.pick(DEPTHS)
     query = to_heads(graph, linear(graph, value, heads * depth), heads)
     key = to_heads(graph, linear(graph, source, heads * depth), heads)

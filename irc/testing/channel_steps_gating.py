@@ -95,11 +95,28 @@ def _both_pools(graph: ChannelBuilder, value: Value) -> Value | None:
     return graph.binary("Mul", value, graph.unary("Sigmoid", graph.binary("Add", *made)))
 
 
+def _conditioned(graph: ChannelBuilder, value: Value) -> Value | None:
+    """Scale and shift of each channel computed from an earlier vector."""
+    condition = graph.earlier(lambda known: len(known.shape) == 2 and known.shape[0] == value.shape[0])
+    if condition is None:
+        return None
+    both = linear(graph, condition, 2 * value.width)
+    scale, shift = split(graph, both, [value.width] * 2, 1)
+    if value.layout == "image":
+        target, shape = [-1, value.width, 1, 1], (value.shape[0], value.width, 1, 1)
+        scale, shift = (reshape(graph, part, target, shape) for part in (scale, shift))
+    else:
+        scale, shift = (unsqueeze(graph, part, 1) for part in (scale, shift))
+    product = graph.binary("Mul", value, graph.binary("Add", graph.unary("Tanh", scale), graph.scalar(1.0)))
+    return graph.binary("Add", product, shift)
+
+
 IMAGE: dict[str, Block] = {
+    "FiLM of an image": _conditioned,
     "squeeze-excite": _excite,
     "GLU of an image": _gated_image,
     "CBAM positions": _positions,
     "CBAM channels": _both_pools,
 }
-SEQUENCE: dict[str, Block] = {"GLU": _gated, "SwiGLU": _gated_by_two}
+SEQUENCE: dict[str, Block] = {"GLU": _gated, "SwiGLU": _gated_by_two, "FiLM": _conditioned}
 VECTOR: dict[str, Block] = {"GLU of a vector": _gated, "SwiGLU of a vector": _gated_by_two}

@@ -18,7 +18,7 @@ from irc.testing.channel_steps_forms import (
     unsqueeze,
 )
 
-LONGEST = 16
+LONGEST = 128
 """Positions in tables that are cut to the length at hand."""
 
 

@@ -96,7 +96,8 @@ def _pad(graph: ChannelBuilder, value: Value, amounts: dict[int, tuple[int, int]
 
 def _padded_positions(graph: ChannelBuilder, value: Value) -> Value | None:
     """Rows and columns around the image, and a convolution that takes them away."""
-    mode = graph.choices.pick(("constant", "reflect", "edge"))
+    spatial = value.sizes(2, 3)
+    mode = graph.choices.pick(("constant", "reflect", "edge") if spatial is None or min(spatial) > 2 else ("constant",))
     extra = {} if mode == "constant" and graph.chance(2) else {"mode": mode}
     padded = _pad(graph, value, {2: (1, 1), 3: (1, 1)}, value.width, **extra)
     width = graph.other_width()

@@ -28,7 +28,7 @@ def _largest(graph: ChannelBuilder, value: Value) -> Value | None:
     count = max(2, value.width // 2)
     shape = replaced(value.shape, value.axis, count)
     inputs = [value, graph.constant([count])]
-    return graph.node("TopK", inputs, [shape, None], axis=value.axis)[0]
+    return graph.node("TopK", inputs, [shape, shape], dtype=("float32", "int64"), axis=value.axis)[0]
 
 
 def _which(graph: ChannelBuilder, value: Value) -> Value | None:

@@ -18,5 +18,6 @@ def convolution(node: ir.Node, cut: Cut) -> None:
     bundle = tensor.on(1)
     if bundle is None:
         return
-    lines = [cut.alive[labels].reshape(groups, -1).any(axis=1) for labels in tensor.labels_along(1)]
-    node.attributes["group"] = ir.AttrInt64("group", int(lines[0].sum()))
+    labels = next(tensor.labels_along(1))
+    left = cut.alive[labels].reshape(groups, -1).any(axis=1)
+    node.attributes["group"] = ir.AttrInt64("group", int(left.sum()))

@@ -1,0 +1,87 @@
+"""Where the last bits of a float decide something large: values that are rounded or compared, and whether they stay clear.
+
+Channels in another order are summed in another order. What differs in the last bits then must not become another integer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+MARGIN = 2e-5
+"""Of a step of the rounding, or of the largest entry."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsteady:
+    """A session that shows the values in question.
+
+    Attributes:
+        session: Of ONNX Runtime, with the values as outputs.
+        rounded: Values that are quantized, with the scale.
+        compared: Values whose largest entry along an axis is sought.
+    """
+
+    session: Any
+    rounded: list[tuple[str, float]]
+    compared: list[tuple[str, int]]
+
+
+def unsteady_values(model: ir.Model) -> Unsteady | None:
+    """What in a model depends on the last bits; None if nothing does.
+
+    Args:
+        model: Unchanged.
+    """
+    rounded: list[tuple[str, float]] = []
+    compared: list[tuple[str, int]] = []
+    for node in model.graph:
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type == "QuantizeLinear" and source is not None:
+            scale = node.inputs[1]
+            assert scale is not None and scale.const_value is not None
+            rounded.append((str(source.name), float(scale.const_value.numpy())))
+        elif node.op_type == "ArgMax" and source is not None:
+            compared.append((str(source.name), int(node.attributes["axis"].as_int())))
+    if not rounded and not compared:
+        return None
+    import onnxruntime
+
+    proto = ir.to_proto(model)
+    names = dict.fromkeys(name for name, _ in (*rounded, *compared))
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Unsteady(session, rounded, compared)
+
+
+def is_steady(unsteady: Unsteady, feeds: dict[str, np.ndarray[Any, Any]]) -> bool:
+    """Whether with these inputs everything is clear of the place where it would be decided otherwise.
+
+    Args:
+        unsteady: Of the model.
+        feeds: Its inputs.
+    """
+    names = [output.name for output in unsteady.session.get_outputs()]
+    wanted = {source.name for source in unsteady.session.get_inputs()}
+    made = unsteady.session.run(names, {name: array for name, array in feeds.items() if name in wanted})
+    found = dict(zip(names, made, strict=True))
+    for name, scale in unsteady.rounded:
+        steps = found[name].astype("float64") / scale
+        if np.abs(steps - np.floor(steps) - 0.5).min() < MARGIN * max(1.0, float(np.abs(steps).max())):
+            return False
+    for name, axis in unsteady.compared:
+        ordered = np.sort(found[name], axis=axis)
+        largest, next_one = (np.take(ordered, place, axis=axis) for place in (-1, -2))
+        gap = largest - next_one
+        # What is exactly equal, as zeros after Relu are, is so in any order of the channels.
+        if np.any((gap > 0) & (gap < MARGIN * max(1.0, float(np.abs(largest).max())))):
+            return False
+    return True
