@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -103,9 +103,11 @@ def apply_pass(
     applied = Applied(record)
     occurrences: collections.Counter[str] = collections.Counter()
     offered: set[SiteKey] = set()
+    ctx = dataclasses.replace(ctx, refuses=step.selection.refuses)
     start = time.perf_counter()
     for _ in range(MAX_SWEEPS):
         skipped: dict[str, Entry] = {}
+        accepted: list[Site] = []
         changed = whole_model = False
         for found in _sites(step, model, ctx, index):
             op_type = found.node.op_type if found.node is not None else ""
@@ -132,8 +134,11 @@ def apply_pass(
             occurrences[found.id] += 1
             applied.keys.append(key)
             record.rewritten.append(Entry(found.id, op_type, outcome.text if outcome is not None else ""))
+            accepted.append(found)
             changed = True
             whole_model = whole_model or found.node is None
+        if accepted and (remark := _finish(step, accepted, ctx, index)) is not None:
+            record.summary = remark.text
         if not changed or whole_model or not pass_.contract.lossless:
             break
     else:
@@ -157,6 +162,19 @@ def _sites(step: Step, model: ir.Model, ctx: Context, index: int) -> Iterator[Si
     except Exception as error:
         raise PassFailed(
             f"{step.pass_.name}: failed while looking for sites: {type(error).__name__}: {' '.join(str(error).split())}",
+            pass_name=step.pass_.name,
+            step=index,
+        ) from error
+
+
+def _finish(step: Step, sites: Sequence[Site], ctx: Context, index: int) -> Remark | None:
+    try:
+        return step.pass_.finish(sites, ctx)
+    except IrcError:
+        raise
+    except Exception as error:
+        raise PassFailed(
+            f"{step.pass_.name}: failed behind its last site: {type(error).__name__}: {' '.join(str(error).split())}",
             pass_name=step.pass_.name,
             step=index,
         ) from error

@@ -46,6 +46,7 @@ class PassRecord:
         nodes_before: Number of nodes before the pass.
         nodes_after: Number of nodes after the pass.
         seconds: Time the pass took, verification not included.
+        summary: What it says of all its sites together, or "".
     """
 
     name: str
@@ -57,6 +58,7 @@ class PassRecord:
     nodes_before: int = 0
     nodes_after: int = 0
     seconds: float = 0.0
+    summary: str = ""
 
     @property
     def changed(self) -> bool:
@@ -79,6 +81,8 @@ class PassRecord:
             "nodes_before": self.nodes_before,
             "nodes_after": self.nodes_after,
         }
+        if self.summary:
+            record["summary"] = self.summary
         if timings:
             record["seconds"] = round(self.seconds, 6)
         return record
@@ -145,5 +149,6 @@ def _merged(records: Sequence[PassRecord]) -> PassRecord:
         skipped=list(skipped.values()),
         undone=undone,
         nodes_after=records[-1].nodes_after,
+        summary="; ".join(filter(None, (record.summary for record in records))),
         seconds=sum(record.seconds for record in records),
     )

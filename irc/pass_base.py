@@ -124,6 +124,8 @@ class Context:
         decisions: What was decided from data, by key: a memo, and what a plan replays.
         choices: The variant chosen for a site, by pass name and site id ("quantize/conv1"), where it is not the pass's own.
         runner: Where models are executed: a child process; the manager starts one where it is None.
+        refuses: Why the user's selection excludes a site, from its node and id, or None: for a pass that shares something out
+            among all its sites; the manager asks it of every site anyway, and supplies it.
         seed: Seed of every random choice a pass makes.
         progress: `progress(fraction, what)`, fraction in [0, 1]; silent by default.
     """
@@ -135,6 +137,7 @@ class Context:
     decisions: Decisions = dataclasses.field(default_factory=Decisions)
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     runner: Runner | None = None
+    refuses: Callable[[ir.Node | None, str], str | None] = lambda node, site: None
     seed: int = 0
     progress: Callable[[float, str], None] = lambda fraction, what: None
 
@@ -175,6 +178,19 @@ class Pass(abc.ABC):
 
         A `Remark` says in the ledger what was done there.
         """
+
+    def finish(self, sites: Sequence[Site], ctx: Context) -> Remark | None:
+        """Called once behind the last site, with those that `rewrite` accepted, unless there are none.
+
+        A pass whose rewrites are one edit of the model, however many sites take part in it, only accepts sites in `rewrite`
+        and makes the edit here. A `Remark` says in the ledger what all of them did together.
+        """
+        return None
+
+    @property
+    def narrows(self) -> tuple[str, ...]:
+        """Names of outputs of the model that it may leave with smaller dimensions, because its options say so."""
+        return ()
 
     def variants(self, model: ir.Model, ctx: Context) -> Mapping[str, tuple[str, ...]]:
         """Other ways to rewrite a site than the one the options ask for, by site id; a search chooses among them.

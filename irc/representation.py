@@ -7,6 +7,7 @@ Passes of one kind rewrite `onnx_ir.Model`, passes of the other the `torch.fx.Gr
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import onnx_ir as ir
@@ -21,8 +22,8 @@ from irc.soundness import VerifierFactory
 class Interface(Protocol):
     """What callers of a model rely on."""
 
-    def difference(self, other: Any) -> str | None:
-        """How another interface differs, in words, or None."""
+    def difference(self, other: Any, *, narrower: Collection[str] = ()) -> str | None:
+        """How another interface differs, in words, or None; outputs named in `narrower` may have smaller dimensions."""
 
 
 class Representation(Protocol):

@@ -64,7 +64,8 @@ class Soundness:
             self._ir.check(model)
         except IrcError as error:
             return f"the model is no longer valid: {error}"
-        if (difference := self._interface.difference(self._ir.interface(model))) is not None:
+        narrower = {name for key in keys for name in self._steps[key.step].pass_.narrows}
+        if (difference := self._interface.difference(self._ir.interface(model), narrower=narrower)) is not None:
             return f"the interface changed: {difference}"
         if self._factory is None or not keys:
             return None

@@ -241,6 +241,18 @@ class Target(abc.ABC):
         """
         return None
 
+    def channel_multiple(self, node: ir.Node, width: int) -> int:
+        """Of what the number of channels should be a multiple that an axis of a product is cut to.
+
+        Kernels pad channels to blocks: what is no multiple costs as much as the next one, or more. By default every
+        number is as good as its neighbours.
+
+        Args:
+            node: A Conv, MatMul, Gemm or the like, which reads or makes the channels.
+            width: How many channels there are before the cut.
+        """
+        return 1
+
     def fuses_slowly(self, node: ir.Node, reader: str, opset: int) -> bool:
         """Whether the runtime fuses a node with the one that alone reads its result, into a kernel slower than both.
 

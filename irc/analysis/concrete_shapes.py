@@ -17,7 +17,8 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from irc.analysis.assumed_sizes import Sizes
-from irc.analysis.runtime_shapes import STANDARD_TWINS, runtime_dims, runtime_dtype
+from irc.analysis.uninferred_shapes import uninferred_dims
+from irc.analysis.runtime_shapes import STANDARD_TWINS, further_dims, runtime_dims, runtime_dtype
 from irc.ir import constant
 
 Dims = tuple[int | None, ...]
@@ -90,7 +91,8 @@ class ConcreteShapes:
         if value.const_value is not None and value.const_value.size <= KNOWN_ELEMENTS:
             found = constant(value)
             if found is not None and found.dtype.kind in "iubf":
-                self._data[id(value)] = found
+                # A view would keep a data file mapped, and a mapped file cannot be written anew.
+                self._data[id(value)] = found = np.array(found)
                 return found
         return None
 
@@ -181,8 +183,10 @@ class ConcreteShapes:
         first = node.inputs[0] if node.inputs else None
         dtype = self.dtype(first) if first is not None else None
         for index, value in enumerate(node.outputs):
-            known = node.domain == "com.microsoft" and index == 0
-            dims = runtime_dims(node, [self.dims(v) for v in node.inputs]) if known else None
+            dims = None
+            if node.domain == "com.microsoft":
+                inputs = [self.dims(v) for v in node.inputs]
+                dims = further_dims(node, inputs, index) if index else runtime_dims(node, inputs)
             self._settle(value, dims, runtime_dtype(node, dtype) if dims is not None else None)
         if node.domain == "com.microsoft" and node.op_type in STANDARD_TWINS:
             self._infer(node, as_operator=STANDARD_TWINS[node.op_type])
@@ -205,7 +209,7 @@ class ConcreteShapes:
                 self._settle(value, None)
                 continue
             tensor = found.tensor_type
-            dims = None
+            dims = uninferred_dims(node, node.outputs.index(value), [self.dims(v) for v in node.inputs])
             if tensor.HasField("shape"):
                 dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
             self._settle(value, dims, ir.DataType(tensor.elem_type) if tensor.elem_type else None)

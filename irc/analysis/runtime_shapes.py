@@ -13,6 +13,7 @@ _LIKE_FIRST = frozenset(
     {
         *("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QuantizeLinear", "DequantizeLinear"),
         *("Gelu", "BiasGelu", "FastGelu", "QuickGelu", "BiasSoftmax", "BiasAdd", "RotaryEmbedding", "GroupNorm"),
+        *("SkipGroupNorm", "BiasDropout"),
         *("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SimplifiedLayerNormalization"),
     }
 )
@@ -48,8 +49,32 @@ def runtime_dims(node: ir.Node, inputs: list[Dims | None]) -> Dims | None:
         return (*first[:2], *(1 for _ in first[2:]))
     weights = _at(inputs, 1)
     if kind == "Attention" and weights is not None and weights[-1] is not None:
-        return (*first[:-1], weights[-1] // 3)
+        sizes = node.attributes.get_ints("qkv_hidden_sizes", [])
+        return (*first[:-1], sizes[-1] if sizes else weights[-1] // 3)
+    values = _at(inputs, 2)
+    if kind == "EmbedLayerNormalization" and values is not None:
+        return (*first, values[-1])
+    if kind == "MultiHeadAttention" and len(first) == 3 and values is not None and len(values) in (3, 4):
+        width = values[2] if len(values) == 3 else _times(values[1], values[3])
+        return (*first[:2], width)
     return None
+
+
+def further_dims(node: ir.Node, inputs: list[Dims | None], index: int) -> Dims | None:
+    """The shape of another output, of operators with a skip connection or a table: moments, and the sum that is normalized."""
+    if node.op_type in ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"):
+        first = _at(inputs, 0)
+        return first if first is None or index == 3 else (*first[:-1], 1)
+    if node.op_type == "EmbedLayerNormalization":
+        whole = runtime_dims(node, inputs)
+        return whole if whole is None or index == 2 else whole[:1]
+    if node.op_type == "SkipGroupNorm":
+        return _at(inputs, 0)
+    return None
+
+
+def _times(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a * b
 
 
 def runtime_dtype(node: ir.Node, first: ir.DataType | None) -> ir.DataType | None:

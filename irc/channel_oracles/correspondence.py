@@ -1,7 +1,7 @@
 """Which label of one atom plays the part that a label of another atom plays.
 
-Labels are coloured by the bundle they were made for and by the relations they stand in, refined until colours are stable: two labels of one
-colour can change places if their atoms do. Within a colour, position decides (the k-th feature of one channel for the k-th of
+Labels are coloured by the values they occur in and by the relations they stand in, refined until colours are stable: two labels of
+one colour can change places if their atoms do. Within a colour, position decides (the k-th feature of one channel for the k-th of
 another).
 """
 
@@ -26,6 +26,11 @@ def colours(groups: ChannelGroups) -> Labels:
         for bundle in slot.bundles:
             colour[bundle.labels.ravel()] = _mixed(np.uint64(number))
             number += 1
+    with np.errstate(over="ignore"):
+        for _value, tensor in groups.propagation.values():
+            number += 1
+            for bundle in tensor.bundles:
+                np.add.at(colour, bundle.labels.ravel(), _mixed(np.uint64(number)))
     pairs = groups.solution.pairs
     if not pairs:
         return colour.view(np.int64)

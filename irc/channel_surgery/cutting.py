@@ -120,6 +120,14 @@ class Cut:
         first: Array = lines[0]
         return first
 
+    def surviving_rows(self, tensor: Labelled, axis: int, rows: int) -> int:
+        """Of how many rows, into which the coordinates of an axis fall, anything survives."""
+        bundle = tensor.on(axis)
+        if bundle is None:
+            return rows
+        lines = surviving_lines(self.propagation.constraints, bundle, self.alive, axis)
+        return int(lines.any(axis=0).reshape(rows, -1).any(axis=1).sum())
+
     def count_before(self, tensor: Labelled, axis: int, end: int) -> int:
         """How many of the first `end` coordinates of an axis survive, in every row.
 

@@ -13,11 +13,13 @@ TOP = 10
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command to the parser."""
+    from irc.cli.inspect_channels import add_options
+
     parser = subparsers.add_parser(
         "inspect",
         help="show what is in a model and what it costs",
         description="Operators, multiply-accumulates (MACs), weights, element types and dynamic axes of an ONNX model. "
-        "Nothing is run.",
+        "Nothing is run. With --channel-groups: what structured pruning may cut.",
     )
     parser.add_argument("model", help="an ONNX file")
     parser.add_argument(
@@ -33,10 +35,11 @@ def add_parser(subparsers: Any) -> None:
         type=int,
         default=None,
         metavar="N",
-        help=f"how many nodes and tensors to list; default {TOP}, all with --json",
+        help=f"how many nodes and tensors to list; default {TOP}, all with --json and of channel groups",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,12 +52,16 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from irc.analysis import describe, parse_sizes
+    from irc.cli import inspect_channels
     from irc.errors import UsageError
     from irc.ir import load
     from irc.report.console import console
 
     if args.top is not None and args.top < 0:
         raise UsageError(f"--top is {args.top}; it must be 0 or more")
+    if args.channel_groups:
+        return inspect_channels.run(args)
+    inspect_channels.refuse_alone(args)
     path = Path(args.model)
     sizes = parse_sizes(args.dim)
     model = load(path)

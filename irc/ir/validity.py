@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import onnx
 import onnx_ir as ir
@@ -28,10 +28,14 @@ class Interface:
     inputs: tuple[Face, ...]
     outputs: tuple[Face, ...]
 
-    def difference(self, other: Interface) -> str | None:
+    def difference(self, other: Interface, *, narrower: Collection[str] = ()) -> str | None:
         """What a user of this interface would trip over in `other`, in words, or None.
 
         Inputs must be the same. An output dimension may become known where it was not; a known or named one must stay.
+
+        Args:
+            other: The interface of the changed model.
+            narrower: Outputs whose known dimensions may get smaller, because the user asked for it.
         """
         for what, mine, theirs in (("input", self.inputs, other.inputs), ("output", self.outputs, other.outputs)):
             if [m[0] for m in mine] != [t[0] for t in theirs]:
@@ -40,6 +44,8 @@ class Interface:
                 if dtype != new_dtype:
                     return f"{what} {name!r} was {dtype} and is {new_dtype}"
                 if dims == new_dims or (what == "output" and _refines(dims, new_dims)):
+                    continue
+                if what == "output" and name in narrower and _narrows(dims, new_dims):
                     continue
                 return f"{what} {name!r} had shape {_show(dims)} and has {_show(new_dims)}"
         return None
@@ -51,6 +57,15 @@ def _refines(old: tuple[int | str, ...] | None, new: tuple[int | str, ...] | Non
     return len(old) == len(new) and all(
         a == b or a == "?" or (isinstance(a, str) and isinstance(b, int)) for a, b in zip(old, new, strict=True)
     )
+
+
+def _narrows(old: tuple[int | str, ...] | None, new: tuple[int | str, ...] | None) -> bool:
+    if old is None or new is None or len(old) != len(new):
+        return False
+    smaller = tuple(
+        a if isinstance(a, int) and isinstance(b, int) and 0 < a <= b else b for a, b in zip(new, old, strict=True)
+    )
+    return _refines(smaller, new)
 
 
 def _show(dims: tuple[int | str, ...] | None) -> str:

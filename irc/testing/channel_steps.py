@@ -47,7 +47,7 @@ class ChannelLimits:
         symbolic: Whether batch, length and image sizes may be symbols.
     """
 
-    blocks: tuple[int, int] = (3, 12)
+    blocks: tuple[int, int] = (4, 12)
     opsets: tuple[int, int] = (13, 23)
     width: int = 24
     inputs: int = 2
@@ -93,7 +93,9 @@ class Value:
     def sizes(self, *axes: int) -> tuple[int, ...] | None:
         """The sizes of some axes, or None if one of them is a symbol."""
         found = [self.shape[axis] for axis in axes]
-        return tuple(size for size in found if isinstance(size, int)) if all(isinstance(s, int) for s in found) else None
+        return (
+            tuple(size for size in found if isinstance(size, int)) if all(isinstance(s, int) for s in found) else None
+        )
 
 
 class ChannelBuilder:

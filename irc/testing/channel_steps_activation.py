@@ -126,9 +126,9 @@ def _several(graph: ChannelBuilder, value: Value) -> Value | None:
 def _twice(graph: ChannelBuilder, value: Value) -> Value | None:
     """A value that two activations read, whose results meet; one node is written twice at times."""
     one = activation(graph, value)
-    other = graph.unary("Tanh", value)
+    other = graph.unary("Erf", value)
     if graph.chance(2):
-        again = graph.unary("Tanh", value)
+        again = graph.unary("Erf", value)
         other = graph.binary("Add", other, again)
     return graph.binary(graph.choices.pick(("Add", "Mul", "Sub", "Max")), one, other)
 

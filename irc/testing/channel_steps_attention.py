@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from irc.testing.channel_steps import ONNX_TYPES, Block, ChannelBuilder, Value
+from irc.testing.channel_steps import ONNX_TYPES, Block, ChannelBuilder, Shape, Value
 from irc.testing.channel_steps_forms import dimension, linear, reshape, transpose
 from irc.testing.channel_steps_heads import (
     causal,
@@ -109,7 +109,7 @@ def attended(graph: ChannelBuilder, query: Value, key: Value, values: Value) -> 
         scores = _scaled_by_shape(graph, scores, query)
     scores = _shifted(graph, scores)
     weights = graph.op("Softmax", [scores], shape, axis=graph.choices.pick((-1, 3)))
-    if graph.chance(6):
+    if graph.chance(3):
         missing = graph.op("IsNaN", [weights], shape, dtype="bool")
         weights = graph.op("Where", [missing, graph.number(0.0), weights], shape, dtype="float32")
     if by_einsum:
@@ -163,7 +163,7 @@ def _operator_of_three_axes(graph: ChannelBuilder, value: Value) -> Value | None
     attributes: dict[str, Any] = {} if graph.chance(2) else {"scale": 0.5}
     if graph.chance(3):
         attributes["is_causal"] = 1
-    shape = (*value.shape[:2], heads * depth)
+    shape: Shape = (*value.shape[:2], heads * depth)
     made = graph.op("Attention", inputs, shape, q_num_heads=heads, kv_num_heads=key_heads, **attributes)
     return linear(graph, made, value.width)
 
@@ -177,9 +177,7 @@ def _multi_head_operator(graph: ChannelBuilder, value: Value) -> Value | None:
         inputs.append(graph.weight((3 * width,), "bias"))
     attributes: dict[str, Any] = {} if graph.chance(2) else {"scale": 0.5}
     shape = (*value.shape[:2], width)
-    made = graph.op(
-        "MultiHeadAttention", inputs, shape, domain="com.microsoft", num_heads=heads, **attributes
-    )
+    made = graph.op("MultiHeadAttention", inputs, shape, domain="com.microsoft", num_heads=heads, **attributes)
     return linear(graph, made, value.width)
 
 
@@ -195,9 +193,9 @@ def _einsum(graph: ChannelBuilder, value: Value) -> Value | None:
         back = graph.matrix((heads, depth, width), heads * depth)
         return graph.op("Einsum", [made, back], value.shape, equation="bhtd,hdo->bto")
     parts = [split_heads(graph, linear(graph, value, heads * depth), heads) for _ in range(3)]
-    shape = (value.shape[0], heads, value.shape[1], value.shape[1])
-    scores = graph.op("Einsum", parts[:2], shape, equation="bqhd,bkhd->bhqk")
-    weights_of = graph.op("Softmax", [graph.binary("Mul", scores, graph.scalar(0.5))], shape, axis=-1)
+    square = (value.shape[0], heads, value.shape[1], value.shape[1])
+    scores = graph.op("Einsum", parts[:2], square, equation="bqhd,bkhd->bhqk")
+    weights_of = graph.op("Softmax", [graph.binary("Mul", scores, graph.scalar(0.5))], square, axis=-1)
     made = graph.op("Einsum", [weights_of, parts[2]], parts[2].shape, equation="bhqk,bkhd->bqhd")
     return linear(graph, merge_heads(graph, made), width)
 

@@ -93,7 +93,7 @@ def _rows(graph: ChannelBuilder, value: Value) -> Value | None:
 
 def _summary(graph: ChannelBuilder, value: Value) -> Value | None:
     """One vector of a sequence: mean, maximum, first or last position, last state of a recurrent layer."""
-    form, shape = graph.choices.integer(0, 4), (value.shape[0], value.width)
+    form, shape = graph.choices.pick((0, 1, 1, 2, 3, 4)), (value.shape[0], value.width)
     if form == 0:
         return reduce(graph, graph.choices.pick(("ReduceMean", "ReduceMax")), value, [1], keepdims=False)
     if form == 1:
@@ -135,7 +135,9 @@ def _sequence_of_vector(graph: ChannelBuilder, value: Value) -> Value | None:
     if graph.chance(2):
         length, width = graph.choices.pick((4, 5, 6)), graph.choices.pick((4, 6, 8))
         wide = linear(graph, value, length * width)
-        return reshape(graph, wide, graph.choices.pick(([0, length, width], [-1, length, width])), (batch, length, width))
+        return reshape(
+            graph, wide, graph.choices.pick(([0, length, width], [-1, length, width])), (batch, length, width)
+        )
     length = graph.choices.pick((4, 5, 6))
     return graph.binary("Add", unsqueeze(graph, value, 1), graph.weight((1, length, value.width), "bias"))
 

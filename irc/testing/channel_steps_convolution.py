@@ -78,7 +78,7 @@ def _strided(graph: ChannelBuilder, value: Value) -> Value | None:
 
 def _depthwise(graph: ChannelBuilder, value: Value) -> Value | None:
     """One filter per channel, or two."""
-    multiplier = graph.choices.pick((1, 2)) if value.width * 2 <= graph.limits.width else 1
+    multiplier = graph.choices.pick((1, 2, 2)) if value.width <= graph.limits.width else 1
     graph.note(f"depthwise, multiplier {multiplier}")
     strided = graph.chance(4)
     return convolution(graph, value, value.width * multiplier, group=value.width, strided=strided)
@@ -156,7 +156,6 @@ def _sequence(graph: ChannelBuilder, value: Value) -> Value | None:
     if graph.chance(2):
         result = graph.unary("Relu", result)
     return transpose(graph, result, (0, 2, 1))
-
 
 
 IMAGE: dict[str, Block] = {

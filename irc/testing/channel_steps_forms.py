@@ -9,6 +9,8 @@ from irc.testing.channel_steps import ChannelBuilder, Shape, Size, Value
 
 SUMS_BY_INPUT = 13
 REDUCTIONS_BY_INPUT = 18
+FEWEST = 3
+"""Channels that blocks go on with."""
 
 
 def reduce(graph: ChannelBuilder, op_type: str, value: Value, axes: Sequence[int], *, keepdims: bool = True) -> Value:
@@ -26,7 +28,7 @@ def split(graph: ChannelBuilder, value: Value, sizes: Sequence[int], axis: int) 
     """Split into given sizes; equal ones may be left to the operator."""
     shapes = [replaced(value.shape, axis, size) for size in sizes]
     if len(set(sizes)) == 1 and graph.chance(2):
-        extra = {"num_outputs": len(sizes)} if graph.opset >= 18 else {}
+        extra: dict[str, Any] = {"num_outputs": len(sizes)} if graph.opset >= 18 else {}
         return graph.node("Split", [value], shapes, axis=axis, **extra)
     return graph.node("Split", [value, graph.constant(list(sizes))], shapes, axis=axis)
 
@@ -38,9 +40,7 @@ def replaced(shape: Shape, axis: int, size: Size) -> Shape:
     return tuple(sizes)
 
 
-def cut(
-    graph: ChannelBuilder, value: Value, start: int, end: int, axis: int, *, step: int = 1
-) -> Value:
+def cut(graph: ChannelBuilder, value: Value, start: int, end: int, axis: int, *, step: int = 1) -> Value:
     """Slice of one axis of a known size; bounds may be negative, or beyond the end."""
     size = len(range(value.known(axis))[slice(start, end, step)])
     arguments = [graph.constant([start]), graph.constant([end]), graph.constant([axis])]
@@ -142,8 +142,8 @@ def gemm(graph: ChannelBuilder, value: Value, width: int, *, bias: bool) -> Valu
 
 
 def trimmed(graph: ChannelBuilder, value: Value) -> Value:
-    """The value, projected to fewer channels if it is wider than networks here go on with."""
-    if value.width <= graph.limits.width:
+    """The value, projected if it has more channels than networks here go on with, or hardly any."""
+    if FEWEST <= value.width <= graph.limits.width:
         return value
     width = graph.other_width()
     if value.layout != "image":

@@ -22,7 +22,11 @@ def _excite(graph: ChannelBuilder, value: Value) -> Value | None:
         return graph.binary("Mul", value, graph.unary(gate, made))
     graph.note("excite by linear layers")
     width = value.width
-    flat = squeeze(graph, pooled, 2, 3) if graph.chance(2) else reshape(graph, pooled, [-1, width], (value.shape[0], width))
+    flat = (
+        squeeze(graph, pooled, 2, 3)
+        if graph.chance(2)
+        else reshape(graph, pooled, [-1, width], (value.shape[0], width))
+    )
     hidden = graph.unary("Relu", linear(graph, flat, narrow))
     factor = graph.unary(gate, linear(graph, hidden, width))
     shape = (value.shape[0], width, 1, 1)

@@ -103,7 +103,9 @@ def _head(graph: ChannelBuilder, value: Value) -> Value:
     tables = [
         node.input[0]
         for node in graph.nodes
-        if node.op_type == "Gather" and node.input[0] in graph.weights and graph.weights[node.input[0]].ndim == 2
+        if node.op_type == "Gather"
+        and node.input[0] in graph.weights
+        and graph.weights[node.input[0]].ndim == 2
         and graph.weights[node.input[0]].shape[0] != LONGEST
     ]
     if value.layout == "sequence" and tables:

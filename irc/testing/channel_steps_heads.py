@@ -62,7 +62,8 @@ def merge_heads(graph: ChannelBuilder, value: Value) -> Value:
     length = value.sizes(1)
     if form == 1 and length is not None:
         return reshape(graph, value, [-1, *length, width], shape)
-    parts = [dimension(graph, value, 0), dimension(graph, value, 1), graph.choices.pick((width, -1))]
+    last = graph.choices.pick((width, -1))
+    parts: list[int | Value] = [dimension(graph, value, 0), dimension(graph, value, 1), last]
     return computed_reshape(graph, value, parts, shape)
 
 
@@ -160,5 +161,3 @@ def causal(graph: ChannelBuilder, scores: Value) -> Value:
         return graph.op("LessOrEqual", [columns, rows], (length, length), dtype="bool")
     later = graph.op("Greater", [columns, rows], (length, length), dtype="bool")
     return graph.unary("Not", later)
-
-

@@ -48,6 +48,9 @@ def _fits(value: Value, known: Value) -> bool:
 def _concat(graph: ChannelBuilder, value: Value) -> Value | None:
     """Concat with one or two earlier values, graph inputs among them, and a layer or not."""
     parts = [value]
+    first = graph.scope[0]
+    if _fits(value, first) and first.name != value.name:
+        parts.append(first)
     for _ in range(graph.choices.integer(1, 2)):
         other = graph.earlier(lambda known: _fits(value, known) and known.name not in {p.name for p in parts})
         if other is not None and sum(part.width for part in parts) + other.width <= MOST:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from irc.testing.channel_steps import Block, ChannelBuilder, Value
 from irc.testing.channel_steps_forms import computed_reshape, dimension, reduce, reshape, transpose
 
@@ -52,7 +54,8 @@ def _group_decomposed(graph: ChannelBuilder, value: Value) -> Value | None:
     if spatial is not None and graph.chance(2):
         back = reshape(graph, normal, [-1, value.width, *spatial], value.shape)
     elif spatial is None and graph.chance(2):
-        parts = [dimension(graph, value, 0), value.width, dimension(graph, value, 2), dimension(graph, value, 3)]
+        rows, columns = dimension(graph, value, 2), dimension(graph, value, 3)
+        parts: list[int | Value] = [dimension(graph, value, 0), value.width, rows, columns]
         back = computed_reshape(graph, normal, parts, value.shape)
     else:
         back = graph.op("Reshape", [normal, graph.op("Shape", [value], (4,), dtype="int64")], value.shape)
@@ -64,14 +67,16 @@ def layer_normalization(graph: ChannelBuilder, value: Value) -> Value:
     """LayerNormalization over the last axis: the operator, or its nodes."""
     width = value.known(-1)
     scale, bias = graph.weight((width,), "scale"), None if graph.chance(3) else graph.weight((width,), "bias")
-    if graph.opset >= 17 and graph.chance(2):
+    if graph.opset >= 17 and not graph.chance(3):
         graph.note("LayerNorm operator")
-        attributes = {} if graph.chance(3) else {"epsilon": 1e-3}
+        attributes: dict[str, Any] = {} if graph.chance(3) else {"epsilon": 1e-3}
         axis = graph.choices.pick((-1, len(value.shape) - 1))
         return graph.op("LayerNormalization", [value, scale, bias], value.shape, axis=axis, **attributes)
     graph.note("LayerNorm decomposed")
     centred = graph.binary("Sub", value, reduce(graph, "ReduceMean", value, [-1]))
-    power = graph.binary("Pow", centred, graph.scalar(2.0)) if graph.chance(2) else graph.binary("Mul", centred, centred)
+    power = (
+        graph.binary("Pow", centred, graph.scalar(2.0)) if graph.chance(2) else graph.binary("Mul", centred, centred)
+    )
     variance = reduce(graph, "ReduceMean", power, [-1])
     deviation = graph.unary("Sqrt", graph.binary("Add", variance, graph.scalar(1e-3)))
     normal = graph.binary("Div", centred, deviation)
@@ -145,4 +150,8 @@ SEQUENCE: dict[str, Block] = {
     "LayerNorm": _layer,
     "RMSNorm": _root_mean_square,
 }
-VECTOR: dict[str, Block] = {"BatchNorm of a vector": _batch, "LayerNorm of a vector": _layer, "RMSNorm of a vector": _root_mean_square}
+VECTOR: dict[str, Block] = {
+    "BatchNorm of a vector": _batch,
+    "LayerNorm of a vector": _layer,
+    "RMSNorm of a vector": _root_mean_square,
+}

@@ -150,6 +150,37 @@ def _filled(graph: ChannelBuilder, value: Value) -> Value | None:
     return graph.binary("Add", value, graph.binary("Mul", made, factor))
 
 
+def _from_the_end(graph: ChannelBuilder, value: Value) -> Value | None:
+    """All channels but one, the bound computed from how many there are."""
+    one = graph.constant([1])
+    end = graph.op("Sub", [dimension(graph, value, value.axis), one], (1,), dtype="int64")
+    shape = replaced(value.shape, value.axis, value.width - 1)
+    return graph.op("Slice", [value, graph.constant([0]), end, graph.constant([value.axis])], shape)
+
+
+def _by_number(graph: ChannelBuilder, value: Value) -> Value | None:
+    """Channels in reverse order, by numbers computed from how many there are."""
+    size = graph.op("Squeeze", [dimension(graph, value, value.axis), graph.constant([0])], (), dtype="int64")
+    numbers = graph.op("Range", [graph.constant(0), size, graph.constant(1)], (value.width,), dtype="int64")
+    last = graph.op("Sub", [size, graph.constant(1)], (), dtype="int64")
+    indices = graph.op("Sub", [last, numbers], (value.width,), dtype="int64")
+    return graph.op("Gather", [value, indices], value.shape, axis=value.axis)
+
+
+def _foreign(graph: ChannelBuilder, value: Value) -> Value | None:
+    """An operator of ONNX Runtime of which the standard knows nothing."""
+    form, domain = graph.choices.integer(0, 2), "com.microsoft"
+    if form == 0:
+        return graph.unary("QuickGelu", value, domain=domain)
+    if form == 1 and value.layout != "image":
+        return graph.op("BiasGelu", [value, graph.weight((value.width,), "bias")], value.shape, domain=domain)
+    if form == 2 and value.layout == "sequence":
+        parameters = [graph.weight((value.width,), kind) for kind in ("scale", "bias")]
+        other = graph.unary("Tanh", value)
+        return graph.op("SkipLayerNormalization", [value, other, *parameters], value.shape, domain=domain)
+    return None
+
+
 EVERYWHERE: dict[str, Block] = {
     "Softmax over channels": _softmax,
     "TopK": _largest,
@@ -159,6 +190,9 @@ EVERYWHERE: dict[str, Block] = {
     "scale by size": _scale_by_size,
     "Range": _numbered,
     "generator": _filled,
+    "channels from the end": _from_the_end,
+    "channels by number": _by_number,
+    "operator of ONNX Runtime": _foreign,
 }
 SEQUENCE: dict[str, Block] = {"Scan": _scan, "Softmax over positions": _positions_softmax}
 IMAGE: dict[str, Block] = {"Softmax over rows": _positions_softmax}

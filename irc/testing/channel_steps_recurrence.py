@@ -54,9 +54,7 @@ def recurrent(graph: ChannelBuilder, op_type: str, value: Value, *, last_only: b
     whole: tuple[Size, ...] = (length, ways, batch, hidden)
     final: tuple[Size, ...] = (ways, batch, hidden)
     graph.note(f"{op_type}, {direction}")
-    made = graph.node(
-        op_type, inputs, [None, final] if last_only else [whole], hidden_size=hidden, **attributes
-    )[0]
+    made = graph.node(op_type, inputs, [None, final] if last_only else [whole], hidden_size=hidden, **attributes)[0]
     return _last_state(graph, made) if last_only else _sequence(graph, made, value)
 
 
@@ -85,8 +83,9 @@ def _sequence(graph: ChannelBuilder, made: Value, value: Value) -> Value:
         return transpose(graph, graph.binary("Add", *parts), (1, 0, 2))
     turned = transpose(graph, made, (2, 0, 1, 3))
     if graph.chance(2):
-        parts = [dimension(graph, value, 0), dimension(graph, value, 1), graph.choices.pick((2 * hidden, -1))]
-        return computed_reshape(graph, turned, parts, (batch, length, 2 * hidden))
+        last = graph.choices.pick((2 * hidden, -1))
+        sizes: list[int | Value] = [dimension(graph, value, 0), dimension(graph, value, 1), last]
+        return computed_reshape(graph, turned, sizes, (batch, length, 2 * hidden))
     return reshape(graph, turned, [0, 0, graph.choices.pick((2 * hidden, -1))], (batch, length, 2 * hidden))
 
 

@@ -215,7 +215,7 @@ class _Check:
         self._result.violations.append(Violation(self._name, rule, message))
 
     def _is_valid(self, work: ir.Model) -> bool:
-        difference = interface(self.armed).difference(interface(work))
+        difference = interface(self.armed).difference(interface(work), narrower=self._pass.narrows)
         if difference is not None:
             self._broken("interface", difference)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from irc.application import SiteKey
@@ -93,7 +93,7 @@ class _Interface:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def difference(self, other: _Interface) -> str | None:
+    def difference(self, other: _Interface, *, narrower: Collection[str] = ()) -> str | None:
         if self.inputs != other.inputs:
             return f"inputs were {', '.join(self.inputs)} and are {', '.join(other.inputs)}"
         if lost := [name for name in other.outputs if name not in self.outputs]:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
-from channel_models.stored import EXTENSION, FOLDER, SMALLEST_EMPTY
+from channel_models.stored import EXTENSION, FOLDER
 from torch import nn
 
 from irc.ir import load
@@ -25,7 +25,10 @@ Example = dict[str, torch.Tensor]
 Axes = dict[str, dict[int, str]]
 """Input -> axis -> name of a dimension that stays open; the names are those of `stored.SIZES`."""
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+SMALLEST_EMPTY = 17
+"""Elements from which on a float initializer is stored without data."""
+SHORTEST_FRESH = 5
+"""The same for one whose elements are all equal."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,15 +103,14 @@ def export(source: Source) -> onnx.ModelProto:
         return onnx.load(path)
 
 
-def store(name: str, proto: onnx.ModelProto) -> int:
-    """Writes a model without its weights; gives the bytes it takes."""
+def store(name: str, proto: onnx.ModelProto, *, weights: bool = False) -> int:
+    """Writes a model, with its weights only if asked to; gives the bytes it takes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(proto, path)
         emptied = ir.to_proto(load(path))
-    kept = {i for node in emptied.graph.node if node.op_type.startswith(("Q", "D")) for i in _scales(node)}
     for tensor in emptied.graph.initializer:
-        if tensor.name not in kept and _is_weight(tensor):
+        if not weights and _is_weight(tensor):
             for field in ("raw_data", "float_data", "double_data", "int32_data"):
                 tensor.ClearField(field)
     del emptied.metadata_props[:]
@@ -117,16 +119,16 @@ def store(name: str, proto: onnx.ModelProto) -> int:
     return len(data)
 
 
-def _scales(node: onnx.NodeProto) -> list[str]:
-    """Scales of quantized operators: their values mean something together with the stored integers."""
-    return list(node.input[1:]) if node.op_type in _QUANTIZERS or node.op_type.startswith("QLinear") else []
-
-
 def _is_weight(tensor: onnx.TensorProto) -> bool:
-    """Whether the values do not matter; a tensor of two to four different values is a mask."""
-    if tensor.data_type not in _FLOATS or math.prod(tensor.dims) < SMALLEST_EMPTY:
+    """Whether the values do not matter; a large tensor of two to four different values is a mask.
+
+    A fresh bias or scale has equal elements, which would hide that two channels were exchanged: also short ones are filled.
+    """
+    count = math.prod(tensor.dims)
+    if tensor.data_type not in _FLOATS or count < SHORTEST_FRESH:
         return False
-    return not 2 <= len(np.unique(onnx.numpy_helper.to_array(tensor))) <= 4
+    different = len(np.unique(onnx.numpy_helper.to_array(tensor)))
+    return different == 1 or (count >= SMALLEST_EMPTY and different > 4)
 
 
 @contextlib.contextmanager

@@ -79,33 +79,107 @@ def cases() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     image, row, sequence = torch.randn(2, 3, 8, 8), torch.randn(2, 16), torch.randn(2, 5, 16)
     table = {
         "residual": (Net(residual, a=conv(3, 16, 3, padding=1), b=conv(16, 16, 3, padding=1), c=conv(16, 4, 1)), image),
-        "concat_distinct": (Net(lambda n, x: n.c(torch.cat([F.relu(n.a(x)), F.relu(n.b(x))], 1)), a=conv(3, 16, 1), b=conv(3, 8, 1), c=conv(24, 4, 1)), image),
+        "concat_distinct": (
+            Net(
+                lambda n, x: n.c(torch.cat([F.relu(n.a(x)), F.relu(n.b(x))], 1)),
+                a=conv(3, 16, 1),
+                b=conv(3, 8, 1),
+                c=conv(24, 4, 1),
+            ),
+            image,
+        ),
         "concat_same_twice": (Net(same_twice, a=conv(3, 16, 1), c=conv(32, 4, 1)), image),
-        "concat_then_split_misaligned": (Net(misaligned, a=conv(3, 16, 1), b=conv(3, 8, 1), c=conv(10, 4, 1), d=conv(14, 4, 1)), image),
-        "flatten_linear": (Net(lambda n, x: n.c(F.relu(n.a(x)).flatten(1)), a=conv(3, 16, 1), c=linear(16 * 64, 4)), image),
-        "unflatten_linear_conv": (Net(lambda n, x: n.c(F.relu(n.a(x)).view(2, 8, 4, 4)), a=linear(16, 128), c=conv(8, 4, 1)), row),
+        "concat_then_split_misaligned": (
+            Net(misaligned, a=conv(3, 16, 1), b=conv(3, 8, 1), c=conv(10, 4, 1), d=conv(14, 4, 1)),
+            image,
+        ),
+        "flatten_linear": (
+            Net(lambda n, x: n.c(F.relu(n.a(x)).flatten(1)), a=conv(3, 16, 1), c=linear(16 * 64, 4)),
+            image,
+        ),
+        "unflatten_linear_conv": (
+            Net(lambda n, x: n.c(F.relu(n.a(x)).view(2, 8, 4, 4)), a=linear(16, 128), c=conv(8, 4, 1)),
+            row,
+        ),
         "depthwise": (Net(three, a=conv(3, 16, 1), b=conv(16, 16, 3, groups=16), c=conv(16, 4, 1)), image),
         "depthwise_multiplier_2": (Net(three, a=conv(3, 16, 1), b=conv(16, 32, 3, groups=16), c=conv(32, 4, 1)), image),
         "grouped_conv": (Net(three, a=conv(3, 16, 1), b=conv(16, 32, 3, groups=4), c=conv(32, 4, 1)), image),
-        "channel_shuffle": (Net(lambda n, x: n.c(shuffle(F.relu(n.a(x)), 4)), a=conv(3, 16, 1), c=conv(16, 4, 1)), image),
-        "pixel_shuffle": (Net(lambda n, x: n.c(F.relu(F.pixel_shuffle(n.a(x), 2))), a=conv(3, 32, 1), c=conv(8, 4, 1)), image),
+        "channel_shuffle": (
+            Net(lambda n, x: n.c(shuffle(F.relu(n.a(x)), 4)), a=conv(3, 16, 1), c=conv(16, 4, 1)),
+            image,
+        ),
+        "pixel_shuffle": (
+            Net(lambda n, x: n.c(F.relu(F.pixel_shuffle(n.a(x), 2))), a=conv(3, 32, 1), c=conv(8, 4, 1)),
+            image,
+        ),
         "strided_slice": (Net(strided, a=conv(3, 16, 1), c=conv(8, 4, 1), d=conv(8, 4, 1)), image),
         "glu_chunk": (Net(glu_chunk, a=linear(16, 32), c=linear(16, 4)), sequence),
         "glu_function": (Net(lambda n, x: n.c(F.glu(n.a(x), -1)), a=linear(16, 32), c=linear(16, 4)), sequence),
-        "group_norm": (Net(lambda n, x: n.c(F.relu(n.n(n.a(x)))), a=conv(3, 16, 1), n=nn.GroupNorm(4, 16), c=conv(16, 4, 1)), image),
+        "group_norm": (
+            Net(lambda n, x: n.c(F.relu(n.n(n.a(x)))), a=conv(3, 16, 1), n=nn.GroupNorm(4, 16), c=conv(16, 4, 1)),
+            image,
+        ),
         "conv_transpose": (Net(three, a=conv(3, 16, 1), b=nn.ConvTranspose2d(16, 8, 2, 2), c=conv(8, 4, 1)), image),
-        "conv_transpose_grouped": (Net(three, a=conv(3, 16, 1), b=nn.ConvTranspose2d(16, 8, 2, 2, groups=4), c=conv(8, 4, 1)), image),
-        "einsum_parameter": (Net(lambda n, x: n.c(torch.einsum("btc,oc->bto", n.a(x), n.w)), a=linear(16, 24), w=nn.Parameter(torch.randn(8, 24)), c=linear(8, 4)), sequence),
-        "matmul_parameter": (Net(lambda n, x: n.c(F.relu(n.a(x)) @ n.w), a=linear(16, 24), w=nn.Parameter(torch.randn(24, 8)), c=linear(8, 4)), sequence),
-        "tied_embedding": (Net(lambda n, x: F.linear(n.a(n.e(x)), n.e.weight), e=nn.Embedding(20, 16), a=linear(16, 16)), torch.randint(0, 20, (2, 5))),
-        "channels_last_linear": (Net(lambda n, x: n.c(n.a(x).permute(0, 2, 3, 1)), a=conv(3, 16, 1), c=linear(16, 4)), image),
+        "conv_transpose_grouped": (
+            Net(three, a=conv(3, 16, 1), b=nn.ConvTranspose2d(16, 8, 2, 2, groups=4), c=conv(8, 4, 1)),
+            image,
+        ),
+        "einsum_parameter": (
+            Net(
+                lambda n, x: n.c(torch.einsum("btc,oc->bto", n.a(x), n.w)),
+                a=linear(16, 24),
+                w=nn.Parameter(torch.randn(8, 24)),
+                c=linear(8, 4),
+            ),
+            sequence,
+        ),
+        "matmul_parameter": (
+            Net(
+                lambda n, x: n.c(F.relu(n.a(x)) @ n.w),
+                a=linear(16, 24),
+                w=nn.Parameter(torch.randn(24, 8)),
+                c=linear(8, 4),
+            ),
+            sequence,
+        ),
+        "tied_embedding": (
+            Net(lambda n, x: F.linear(n.a(n.e(x)), n.e.weight), e=nn.Embedding(20, 16), a=linear(16, 16)),
+            torch.randint(0, 20, (2, 5)),
+        ),
+        "channels_last_linear": (
+            Net(lambda n, x: n.c(n.a(x).permute(0, 2, 3, 1)), a=conv(3, 16, 1), c=linear(16, 4)),
+            image,
+        ),
         "squeeze_excite": (Net(squeeze_excite, a=conv(3, 16, 1), g=linear(16, 16), c=conv(16, 4, 1)), image),
         "lstm": (Net(lambda n, x: n.c(n.r(x)[0]), r=nn.LSTM(16, 12, batch_first=True), c=linear(12, 4)), sequence),
-        "gru_input": (Net(lambda n, x: n.c(n.r(n.a(x))[0]), a=linear(16, 24), r=nn.GRU(24, 12, batch_first=True), c=linear(12, 4)), sequence),
-        "stack_mean": (Net(lambda n, x: n.c(torch.stack([n.a(x), n.b(x)], 1).mean(1)), a=conv(3, 16, 1), b=conv(3, 16, 1), c=conv(16, 4, 1)), image),
+        "gru_input": (
+            Net(
+                lambda n, x: n.c(n.r(n.a(x))[0]), a=linear(16, 24), r=nn.GRU(24, 12, batch_first=True), c=linear(12, 4)
+            ),
+            sequence,
+        ),
+        "stack_mean": (
+            Net(
+                lambda n, x: n.c(torch.stack([n.a(x), n.b(x)], 1).mean(1)),
+                a=conv(3, 16, 1),
+                b=conv(3, 16, 1),
+                c=conv(16, 4, 1),
+            ),
+            image,
+        ),
         "packed_attention": (Net(packed_attention, a=linear(16, 48), o=linear(16, 4)), sequence),
-        "weight_norm": (Net(lambda n, x: n.c(F.relu(n.a(x))), a=nn.utils.parametrizations.weight_norm(conv(3, 16, 1)), c=conv(16, 4, 1)), image),
-        "dynamic_matmul": (Net(lambda n, x: n.c(n.a(x).transpose(1, 2) @ n.b(x)), a=linear(16, 12), b=linear(16, 10), c=linear(10, 4)), sequence),
+        "weight_norm": (
+            Net(
+                lambda n, x: n.c(F.relu(n.a(x))),
+                a=nn.utils.parametrizations.weight_norm(conv(3, 16, 1)),
+                c=conv(16, 4, 1),
+            ),
+            image,
+        ),
+        "dynamic_matmul": (
+            Net(lambda n, x: n.c(n.a(x).transpose(1, 2) @ n.b(x)), a=linear(16, 12), b=linear(16, 10), c=linear(10, 4)),
+            sequence,
+        ),
     }
     return {name: (module.eval(), example) for name, (module, example) in table.items()}
 

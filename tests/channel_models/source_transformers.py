@@ -70,7 +70,8 @@ def bert() -> tuple[nn.Module, Example]:
 def bert_eager() -> tuple[nn.Module, Example]:
     from transformers import BertConfig, BertModel
 
-    return First(BertModel(BertConfig(**ENCODER, attn_implementation="eager"))), text()
+    model = BertModel(BertConfig(**ENCODER, attn_implementation="eager"))
+    return First(model, "last_hidden_state", "pooler_output"), text()
 
 
 def distilbert() -> tuple[nn.Module, Example]:
@@ -89,7 +90,12 @@ def albert() -> tuple[nn.Module, Example]:
 def deberta_v2() -> tuple[nn.Module, Example]:
     from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-    extra = {"relative_attention": True, "position_buckets": 6, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
+    extra = {
+        "relative_attention": True,
+        "position_buckets": 6,
+        "pos_att_type": ["p2c", "c2p"],
+        "norm_rel_ebd": "layer_norm",
+    }
     config = DebertaV2Config(**ENCODER, **extra, share_att_key=True, position_biased_input=False, num_labels=5)
     return First(DebertaV2ForSequenceClassification(config)), text()
 
@@ -140,6 +146,51 @@ def phi() -> tuple[nn.Module, Example]:
     return First(PhiForCausalLM(PhiConfig(**{**sizes, "rope_parameters": rope}))), {"input_ids": tokens()}
 
 
+def gpt_neox() -> tuple[nn.Module, Example]:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = {k: v for k, v in DECODER.items() if k != "num_key_value_heads"}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.4}
+    config = GPTNeoXConfig(**{**sizes, "hidden_size": 40}, rope_parameters=rope)
+    return First(GPTNeoXForCausalLM(config)), text()
+
+
+def falcon() -> tuple[nn.Module, Example]:
+    from transformers import FalconConfig, FalconForCausalLM
+
+    sizes = {
+        "vocab_size": 59,
+        "hidden_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "ffn_hidden_size": 51,
+    }
+    config = FalconConfig(**sizes, multi_query=True, alibi=False, max_position_embeddings=41, use_cache=False)
+    return First(FalconForCausalLM(config)), text()
+
+
+def gemma() -> tuple[nn.Module, Example]:
+    from transformers import GemmaConfig, GemmaForCausalLM
+
+    return First(GemmaForCausalLM(GemmaConfig(**DECODER, head_dim=10, tie_word_embeddings=True))), text()
+
+
+def mobilebert() -> tuple[nn.Module, Example]:
+    from transformers import MobileBertConfig, MobileBertForSequenceClassification
+
+    sizes = {**ENCODER, "embedding_size": 17, "intra_bottleneck_size": 24, "true_hidden_size": 24}
+    config = MobileBertConfig(**sizes, num_feedforward_networks=2, num_labels=5)
+    return First(MobileBertForSequenceClassification(config)), text()
+
+
+def dinov2() -> tuple[nn.Module, Example]:
+    from transformers import Dinov2Config, Dinov2Model
+
+    sizes = {k: ENCODER[k] for k in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    config = Dinov2Config(**sizes, image_size=24, patch_size=8, mlp_ratio=2, use_swiglu_ffn=True, layerscale_value=0.9)
+    return First(Dinov2Model(config)), image(24)
+
+
 def vit() -> tuple[nn.Module, Example]:
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -187,7 +238,9 @@ def mobilevit() -> tuple[nn.Module, Example]:
     from transformers import MobileViTConfig, MobileViTForImageClassification
 
     sizes = {"hidden_sizes": [18, 21, 24], "neck_hidden_sizes": [6, 8, 10, 12, 14, 16, 34], "mlp_ratio": 1.5}
-    config = MobileViTConfig(**sizes, num_attention_heads=3, image_size=64, expand_ratio=2.0, num_labels=5)
+    config = MobileViTConfig(
+        **sizes, num_attention_heads=3, image_size=64, expand_ratio=2.0, output_stride=16, num_labels=5
+    )
     return First(MobileViTForImageClassification(config)), image(64)
 
 
@@ -228,6 +281,11 @@ def whisper() -> tuple[nn.Module, Example]:
     return First(WhisperForConditionalGeneration(config)), example
 
 
+def whisper_masked() -> tuple[nn.Module, Example]:
+    model, example = whisper()
+    return model, example | {"decoder_attention_mask": torch.ones(2, 6, dtype=torch.int64)}
+
+
 def wav2vec2(norm: str) -> tuple[nn.Module, Example]:
     from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
@@ -247,7 +305,9 @@ def sources() -> dict[str, Source]:
     """Sources by name; the spelling of another exporter or opset is `NAME_torchscript`, `NAME_opset23`."""
     table = {
         "bert": Source(make=bert, axes=TEXT, about="post-norm encoder, pooler, token type table"),
-        "bert_eager": Source(make=bert_eager, axes=TEXT, opset=18, about="attention spelled out; sequence and pooled output"),
+        "bert_eager": Source(
+            make=bert_eager, axes=TEXT, opset=18, about="attention spelled out; sequence and pooled output"
+        ),
         "distilbert": Source(make=distilbert, axes=TEXT, about="encoder, a label per token"),
         "albert": Source(make=albert, axes=TEXT, about="two layers share all weights; factorised, tied embedding"),
         "deberta_v2": Source(make=deberta_v2, axes=TEXT, about="disentangled attention, shared keys, GatherElements"),
@@ -256,15 +316,30 @@ def sources() -> dict[str, Source]:
         "qwen2": Source(make=qwen2, axes=TEXT, about="grouped queries with QKV bias, tied embedding"),
         "qwen3": Source(make=qwen3, axes=TOKENS, about="RMS norm of queries and keys per head"),
         "phi": Source(make=phi, axes=TOKENS, about="rotary positions on a part of each head, parallel block"),
+        "gpt_neox": Source(make=gpt_neox, axes=TEXT, about="QKV packed per head, partial rotary, parallel residual"),
+        "falcon": Source(make=falcon, axes=TEXT, about="one head of keys and values for all queries, packed with them"),
+        "gemma": Source(make=gemma, axes=TEXT, about="GeGLU, scaled tied embedding, RMS norm by one plus weight"),
+        "mobilebert": Source(
+            make=mobilebert, axes=TEXT, about="bottlenecks, stacked perceptrons, affine in place of norm"
+        ),
+        "dinov2": Source(make=dinov2, axes=IMAGES, about="packed SwiGLU, layer scale, interpolated position table"),
         "vit": Source(make=vit, axes=IMAGES, about="patches, class token, position table, pre-norm"),
         "clip": Source(make=clip, axes=TEXT | {"pixel_values": {0: "images"}}, about="two towers meet in a product"),
         "swin": Source(
-            make=swin, axes=IMAGES, exporter="torchscript", opset=17, about="shifted windows, relative bias, patch merging"
+            make=swin,
+            axes=IMAGES,
+            exporter="torchscript",
+            opset=17,
+            about="shifted windows, relative bias, patch merging",
         ),
         "convnext": Source(make=convnext, axes=IMAGES, about="7x7 depthwise, LayerNorm over channels, layer scale"),
-        "segformer": Source(make=segformer, axes=IMAGES, about="attention on a reduced map, depthwise FFN, Resize, concat"),
+        "segformer": Source(
+            make=segformer, axes=IMAGES, about="attention on a reduced map, depthwise FFN, Resize, concat"
+        ),
         "mobilevit": Source(make=mobilevit, axes=IMAGES, about="convolutions and attention on unfolded patches"),
-        "t5": Source(make=t5, axes=SEQ2SEQ, exporter="torchscript", opset=17, about="encoder-decoder, relative bias per head"),
+        "t5": Source(
+            make=t5, axes=SEQ2SEQ, exporter="torchscript", opset=17, about="encoder-decoder, relative bias per head"
+        ),
         "t5_gated": Source(make=t5_gated, axes=TEXT, exporter="torchscript", opset=17, about="encoder, gated GELU"),
         "bart": Source(make=bart, axes=SEQ2SEQ, about="encoder-decoder, cross-attention, embedding shared three times"),
         "whisper": Source(
@@ -276,16 +351,23 @@ def sources() -> dict[str, Source]:
     for norm in ("group", "layer"):
         about = f"raw audio, {norm} norm, positional convolution with computed weight"
         table[f"wav2vec2_{norm}"] = Source(make=functools.partial(wav2vec2, norm), axes=WAVES, about=about)
-    for name in ("bert", "vit", "llama", "whisper", "bart", "wav2vec2_group", "deberta_v2"):
+    for name in ("bert", "vit", "llama", "bart", "wav2vec2_group", "deberta_v2"):
         table[f"{name}_torchscript"] = _again(table[name], exporter="torchscript", opset=17)
     for name in ("bert", "gpt2", "vit", "whisper"):
         table[f"{name}_opset23"] = _again(table[name], exporter="dynamo", opset=23)
     masked = dataclasses.replace(table["gpt2"], make=gpt2_masked, axes=TEXT)
     table["gpt2_torchscript"] = _again(masked, exporter="torchscript", opset=17)
+    axes = table["whisper"].axes | {"decoder_attention_mask": {0: "batch", 1: "target"}}
+    masked = dataclasses.replace(table["whisper"], make=whisper_masked, axes=axes)
+    table["whisper_torchscript"] = _again(masked, exporter="torchscript", opset=17)
+    computed = dataclasses.replace(table["wav2vec2_group"], about=table["wav2vec2_group"].about + ", not folded")
+    table["wav2vec2_computed"] = _again(computed, exporter="batch-norm", opset=17)
     # Without positions as an input the exporter's RotaryEmbedding gets tables of batch 1, which the operator forbids.
     positions = {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "position_ids")}
     for name, make in (("llama", llama_positions), ("qwen3", qwen3_positions)):
-        table[f"{name}_opset23"] = _again(dataclasses.replace(table[name], make=make, axes=positions), exporter="dynamo", opset=23)
+        table[f"{name}_opset23"] = _again(
+            dataclasses.replace(table[name], make=make, axes=positions), exporter="dynamo", opset=23
+        )
     for name in ("t5", "swin"):
         table[f"{name}_dynamo"] = _again(table[name], exporter="dynamo", opset=20)
     return table

@@ -19,7 +19,7 @@ import torch
 from channel_models.source_export import Source, export, store
 from channel_models.stored import EXTENSION, FOLDER, feeds, load, names
 
-ROOMS = ("transformers", "vision", "layers", "quantized", "micro")
+ROOMS = ("transformers", "vision", "layers", "bodies", "quantized", "micro")
 """Modules `source_ROOM`, in the order in which they are made: quantized models start from stored ones."""
 
 
@@ -69,9 +69,12 @@ def main(arguments: list[str]) -> int:
             continue
         start = time.perf_counter()
         try:
-            size = store(name, export(source))
+            size = store(name, export(source), weights=source.exporter == "file")
             spread = min(float(np.std(o)) for outputs in run(name) for o in outputs)
-            print(f"{name:40} {size:7} bytes {time.perf_counter() - start:6.1f} s  smallest spread {spread:.3g}", flush=True)
+            print(
+                f"{name:40} {size:7} bytes {time.perf_counter() - start:6.1f} s  smallest spread {spread:.3g}",
+                flush=True,
+            )
         except Exception as error:
             failed.append(name)
             lines = str(error).strip().splitlines() or [""]

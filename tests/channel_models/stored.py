@@ -3,9 +3,10 @@
     for name in names():
         model, samples = load(name), feeds(name)
 
-A file is `NAME.onnx.gz`, made by `sources.py`. Float initializers of more than 16 elements are stored without data and are
-filled here, from a seed that is the checksum of their name: no weight is zero, none equals another, and none is lost among
-the rest, so that a slot missed by a rewriting always shows in the output.
+A file is `NAME.onnx.gz`, made by `sources.py`. Float initializers of more than 16 elements, and shorter ones
+whose elements are all equal, are stored without data and are filled here, from a seed that is the checksum of their name:
+no weight is zero, none equals another, and none is lost among the rest, so that a slot missed by a rewriting always shows
+in the output.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from irc.ir import normalize
 
 FOLDER = Path(__file__).parent
 EXTENSION = ".onnx.gz"
-SMALLEST_EMPTY = 17
-"""Elements from which on a float initializer is stored without data."""
 SIZES = {
     "batch": (2, 5),
     "sequence": (7, 13),
@@ -116,7 +115,7 @@ def fill(proto: onnx.ModelProto) -> None:
 
 def is_empty(tensor: onnx.TensorProto) -> bool:
     """Whether a stored initializer is to be filled."""
-    return tensor.data_type in _NUMPY and math.prod(tensor.dims) >= SMALLEST_EMPTY and not tensor.HasField("raw_data")
+    return tensor.data_type in _NUMPY and math.prod(tensor.dims) > 1 and not tensor.raw_data
 
 
 def _weight(tensor: onnx.TensorProto, readers: dict[str, list[tuple[onnx.NodeProto, int]]]) -> np.ndarray:
@@ -129,7 +128,8 @@ def _weight(tensor: onnx.TensorProto, readers: dict[str, list[tuple[onnx.NodePro
         else:
             weight = 0.3 * generator.standard_normal(shape)
     else:
-        weight = generator.standard_normal(shape) / math.sqrt(_fan_in(shape, uses))
+        gain = 2 if any("Conv" in node.op_type for node, _ in uses) else 1
+        weight = generator.standard_normal(shape) * math.sqrt(gain / _fan_in(shape, uses))
     return weight.astype(_NUMPY[tensor.data_type])
 
 

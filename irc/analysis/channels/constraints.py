@@ -61,9 +61,10 @@ class Constraints:
         equalities: (left, right, group) arrays of equal length; pairs of one group stand in the same relation.
         pins: (labels, reason), first come first.
         statistics: (labels, reason).
+        statistics_along: (bundle, positions, reason): a statistic where one of these axes of the bundle is cut.
         subsets: Relations between bundles of unlike axes.
         boxes: Joint bundles of some value.
-        picked: Factors from which single coordinates are picked, so that the index as such cannot be cut by rows.
+        picked: Factors from which single coordinates are picked, so that the index as such is not what is cut.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,7 @@ class Constraints:
         self.equalities: list[tuple[Labels, Labels, Labels]] = []
         self.pins: list[tuple[Labels, Reason]] = []
         self.statistics: list[tuple[Labels, Reason]] = []
+        self.statistics_along: list[tuple[Bundle, tuple[int, ...], Reason]] = []
         self.subsets: list[Subset] = []
         self.boxes: dict[tuple[Any, ...], Bundle] = {}
         self.picked: set[int] = set()
@@ -89,7 +91,7 @@ class Constraints:
 
     def factor(self, *, within: int | None = None, position: int = 0) -> int:
         """A new factor; one that an index is split into sorts where that index did."""
-        key = (len(self._keys),) if within is None else (*self._keys[within], position)
+        key = (len(self._keys),) if within is None else (*self._keys[self._root(within)], position)
         self._keys.append(key)
         self._parents.append(len(self._parents))
         return len(self._keys) - 1
@@ -118,9 +120,9 @@ class Constraints:
     def cut_position(self, factors: Sequence[int], mode: Mode) -> int:
         """Position of the factor that a joint bundle is cut along."""
         order = self.order(factors)
-        if mode == "columns":
-            return order[-1]
         picked = {self._root(factor) for factor in self.picked}
+        if mode == "columns":
+            return next((i for i in reversed(order) if self._root(factors[i]) not in picked), order[-1])
         return next((i for i in order if self._root(factors[i]) not in picked), order[-1])
 
     # -- demands ------------------------------------------------------------------------------------------------------
@@ -160,6 +162,13 @@ class Constraints:
     def statistic(self, labels: Labels, reason: Reason) -> None:
         """Cutting one of the labels changes what depends on all of them."""
         self.statistics.append((np.unique(labels), reason))
+
+    def statistic_along(self, bundle: Bundle, axes: Sequence[int], reason: Reason) -> None:
+        """Cutting along one of some axes changes what depends on all coordinates there; cutting along another does not."""
+        positions = tuple(i for i, axis in enumerate(bundle.axes) if axis in axes)
+        if positions:
+            self.box(bundle)
+            self.statistics_along.append((bundle, positions, reason))
 
     def box(self, bundle: Bundle) -> None:
         """A value has this joint bundle, so what is left of it must be a box."""

@@ -10,7 +10,7 @@ its outputs. An operator without a rule pins what it reads: not knowing costs co
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -28,10 +28,19 @@ DOMAINS = ("", "ai.onnx")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Product:
-    """MACs of a node in terms of labels: proportional to the survivors of each of `groups`, over those of each of `shared`."""
+    """MACs of a node in terms of labels: proportional to the survivors of each of `groups`, over those of each of `shared`.
+
+    Attributes:
+        groups: Labels that operands share.
+        shared: Labels that several of the groups have.
+        zeros: For integer operands, the input that holds their zero point.
+        inner: Weights and biases that take part in products within the node, such as those of a recurrent state.
+    """
 
     groups: list[Bundle]
     shared: list[Bundle]
+    zeros: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    inner: tuple[int, ...] = ()
 
 
 class Propagation:
@@ -223,6 +232,15 @@ class NodeView:
         """Whether an optional input is given."""
         return index < len(self.node.inputs) and self.node.inputs[index] is not None
 
+    def makes(self, index: int) -> bool:
+        """Whether an optional output is made."""
+        return index < len(self.node.outputs) and bool(self.node.outputs[index].name)
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators."""
+        return self.propagation.model.graph.opset_imports.get("", 1)
+
     def read(self, index: int = 0) -> Labelled:
         """Sizes and bundles of an input."""
         return self.propagation.read(self.node, index)
@@ -278,10 +296,26 @@ class NodeView:
         found = (kept(self.constraints, group, letters, self.where) for group in groups)
         return [bundle for bundle in found if bundle is not None]
 
-    def statistic(self, bundle: Bundle, text: str) -> None:
-        """What the node computes changes for all coordinates when one is cut."""
-        self.constraints.statistic(bundle.labels, Reason("statistic", f"{self.where} {text}"))
+    def statistic(self, bundle: Bundle, text: str, axes: Sequence[int] | None = None) -> None:
+        """What the node computes changes for all coordinates when one is cut, along some axes of the bundle or (None) any."""
+        reason = Reason("statistic", f"{self.where} {text}")
+        self.constraints.statistic_along(bundle, bundle.axes if axes is None else axes, reason)
 
-    def costs(self, groups: Sequence[Group], *, shared: Sequence[Bundle] = ()) -> None:
-        """The MACs of the node are proportional to the survivors of each group, over those of what groups share."""
-        self.propagation.products[self.node] = Product([group.bundle for group in groups], list(shared))
+    def costs(
+        self,
+        groups: Sequence[Group],
+        *,
+        shared: Sequence[Bundle] = (),
+        zeros: Mapping[int, int] | None = None,
+        inner: Sequence[int] = (),
+    ) -> None:
+        """The MACs of the node are proportional to the survivors of each group, over those of what groups share.
+
+        Args:
+            groups: Labels that operands share.
+            shared: Labels that several of the groups have.
+            zeros: For integer operands, the input that holds their zero point.
+            inner: Weights and biases that take part in products within the node.
+        """
+        bundles = [group.bundle for group in groups]
+        self.propagation.products[self.node] = Product(bundles, list(shared), dict(zeros or {}), tuple(inner))

@@ -71,10 +71,14 @@ def solve(constraints: Constraints, mode: Mode) -> Solution:
             first = np.broadcast_to(lines[:, :, :1], lines.shape)
             pairs.append((first[:, :, 1:].ravel(), lines[:, :, 1:].ravel(), columns[:, :, 1:].ravel()))
         if lines.shape[0] > 1:
-            boxes.append(lines[:, :, 0])
+            boxes.append(_narrow(lines[:, :, 0]))
+    statistics = list(constraints.statistics)
+    for bundle, positions, reason in constraints.statistics_along:
+        if constraints.cut_position(bundle.factors, mode) in positions:
+            statistics.append((np.unique(bundle.labels), reason))
     class_of = components(constraints.count, [(left, right) for left, right, _group in pairs])
     return Solution(
-        mode, class_of, _first(class_of, pins), _first(class_of, constraints.statistics), _even(class_of, boxes), pairs
+        mode, class_of, _first(class_of, pins), _first(class_of, statistics), _even(class_of, boxes), pairs
     )
 
 
@@ -87,6 +91,13 @@ def _spread(part: Labels, whole: Bundle, own: tuple[int, ...], group: int) -> tu
     return left.ravel(), right.ravel(), which.ravel()
 
 
+def _narrow(rows: Labels) -> Labels:
+    """Rows without the repeats that all of them have: channels merged with space repeat for every pixel."""
+    changes = np.flatnonzero((rows[:, 1:] != rows[:, :-1]).any(axis=0)) + 1
+    repeat = int(np.gcd.reduce(changes, initial=rows.shape[1]))
+    return rows[:, ::repeat]
+
+
 def _first(class_of: Labels, found: Iterable[tuple[Labels, Reason]]) -> dict[int, Reason]:
     result: dict[int, Reason] = {}
     for labels, reason in found:
@@ -97,11 +108,11 @@ def _first(class_of: Labels, found: Iterable[tuple[Labels, Reason]]) -> dict[int
 
 def _even(class_of: Labels, boxes: Iterable[Labels]) -> list[Evenness]:
     """Rows that differ, each set of rows once."""
-    seen: dict[bytes, Evenness] = {}
+    seen: dict[tuple[int, bytes], Evenness] = {}
     for box in boxes:
         rows = class_of[box]
         if (np.sort(rows, axis=1) == np.sort(rows[:1], axis=1)).all():
             continue
         rows = np.unique(rows, axis=0)
-        seen.setdefault(rows.tobytes(), Evenness(rows))
+        seen.setdefault((len(rows), rows.tobytes()), Evenness(rows))
     return list(seen.values())

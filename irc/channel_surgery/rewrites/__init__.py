@@ -13,7 +13,7 @@ import importlib
 
 from irc.channel_surgery.rewrites.registration import REGISTERED, Rewrite, rewrite
 
-_MODULES = ("sizes", "convolutions")
+_MODULES = ("attention", "normalization", "quantized", "recurrent", "sizes", "convolutions", "joins", "selections", "spreading")
 
 
 @functools.cache

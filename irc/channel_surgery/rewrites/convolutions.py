@@ -8,7 +8,8 @@ from irc.channel_surgery.cutting import Cut
 from irc.channel_surgery.rewrites.registration import rewrite
 
 
-@rewrite("Conv", "ConvTranspose")
+@rewrite("Conv", "ConvTranspose", "QLinearConv", "ConvInteger")
+@rewrite("FusedConv", "QLinearConv", domain="com.microsoft")
 def convolution(node: ir.Node, cut: Cut) -> None:
     """The attribute `group` becomes the number of groups of which any channel survives."""
     groups = node.attributes.get_int("group", 1)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from irc.channel_surgery.cutting import Cut
 from irc.channel_surgery.rewrites.registration import rewrite
-from irc.ir import add_initializer
+from irc.ir import add_initializer, unique_name
 
 
 @rewrite("Shape")
@@ -42,10 +42,14 @@ def _restore(node: ir.Node, cut: Cut, old: np.ndarray, new: np.ndarray) -> None:
     product = ir.Node("", "Mul", [output, numerator], num_outputs=1)
     quotient = ir.Node("", "Div", [product.outputs[0], denominator], num_outputs=1)
     for made, suffix in ((product, "scaled"), (quotient, "restored")):
-        made.outputs[0].name = f"{output.name}_{suffix}"
+        made.outputs[0].name = unique_name(graph, f"{output.name}_{suffix}")
         made.name = made.outputs[0].name
         made.outputs[0].dtype = ir.DataType.INT64
-    output.replace_all_uses_with(quotient.outputs[0])
+    if output.is_graph_output():  # the name belongs to what tells the old sizes
+        name, output.name = output.name, unique_name(graph, f"{output.name}_told")
+        quotient.outputs[0].name = name
+        quotient.outputs[0].shape = output.shape
+    output.replace_all_uses_with(quotient.outputs[0], replace_graph_outputs=True)
     product.replace_input_with(0, output)
     graph.insert_after(node, [product, quotient])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from irc.analysis.channels.bundles import Labelled
 from irc.analysis.channels.propagation import NodeView
@@ -10,11 +10,22 @@ from irc.analysis.channels.rules.registration import rule
 
 
 def contract(
-    view: NodeView, operands: Sequence[tuple[Labelled, Sequence[object]]], result: Sequence[object]
+    view: NodeView,
+    operands: Sequence[tuple[Labelled, Sequence[object]]],
+    result: Sequence[object],
+    *,
+    zeros: Mapping[int, int] | None = None,
 ) -> None:
-    """Operands that meet on letters, summed over the letters the result does not have."""
+    """Operands that meet on letters, summed over the letters the result does not have.
+
+    Args:
+        view: The node.
+        operands: With a letter per axis.
+        result: The letters of the result.
+        zeros: For integer operands, the input that holds their zero point.
+    """
     groups = view.align(*operands)
-    view.costs(groups)
+    view.costs(groups, zeros=zeros)
     view.write_bundles(view.kept(groups, list(result)))
 
 
@@ -31,23 +42,87 @@ def matmul_letters(a: int, b: int) -> tuple[list[object], list[object], list[obj
 @rule("MatMul")
 def matmul(view: NodeView) -> None:
     """Y[..., m, n] = sum over k of A[..., m, k] B[..., k, n], batches broadcast."""
-    a, b = view.read(0), view.read(1)
-    left, right, result = matmul_letters(a.rank, b.rank)
-    contract(view, [(a, left), (b, right)], result)
+    matrix_product(view)
+
+
+@rule("FusedMatMul", "TransposeMatMul", domain="com.microsoft")
+def fused_matmul(view: NodeView) -> None:
+    """The same with the last two axes of an operand exchanged."""
+    if any(view.node.attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB")):
+        view.pin_inputs("transposed batch", f"{view.where} exchanges batch axes")
+        return
+    matrix_product(view)
+
+
+def matrix_product(
+    view: NodeView,
+    *,
+    left: int = 0,
+    right: int = 1,
+    of_left: Sequence[int] = (),
+    of_right: Sequence[int] = (),
+    zeros: Mapping[int, int] | None = None,
+) -> None:
+    """A MatMul whose operands are any inputs.
+
+    Args:
+        view: The node.
+        left: Index of the left operand.
+        right: Index of the right operand.
+        of_left: Scales and zero points of the left operand: scalars, one per row, or of its rank.
+        of_right: Those of the right operand, and biases: scalars, one per column, or of its rank.
+        zeros: For integer operands, the input that holds their zero point.
+    """
+    a, b = view.read(left), view.read(right)
+    rows, columns, result = matmul_letters(a.rank, b.rank)
+    flip_a, flip_b = (view.node.attributes.get_int(name, 0) for name in ("transA", "transB"))
+    if flip_a and a.rank > 1:
+        rows[-2:] = rows[:-3:-1]
+    if flip_b and b.rank > 1:
+        columns[-2:] = columns[:-3:-1]
+    operands: list[tuple[Labelled, Sequence[object]]] = [(a, rows), (b, columns)]
+    for indices, letters, single in ((of_left, rows, "m"), (of_right, columns, "n")):
+        for index in indices:
+            if view.has(index):
+                tensor = view.read(index)
+                operands.append((tensor, (single,) if tensor.rank == 1 else letters[len(letters) - tensor.rank :]))
+    contract(view, operands, result, zeros=zeros)
 
 
 @rule("Gemm")
+@rule("FusedGemm", domain="com.microsoft")
 def gemm(view: NodeView) -> None:
     """Y = alpha A' B' + beta C, with A' and B' transposed or not and C broadcast to Y."""
+    general_product(view)
+
+
+def general_product(
+    view: NodeView,
+    *,
+    right: int = 1,
+    biases: Sequence[int] = (2,),
+    of_right: Sequence[int] = (),
+    zeros: Mapping[int, int] | None = None,
+) -> None:
+    """A Gemm whose operands are any inputs.
+
+    Args:
+        view: The node.
+        right: Index of the right operand.
+        biases: What is added, broadcast to the result.
+        of_right: Scales and zero points, scalars or one per column of the result.
+        zeros: For integer operands, the input that holds their zero point.
+    """
     flip_a, flip_b = (view.node.attributes.get_int(name, 0) for name in ("transA", "transB"))
     operands: list[tuple[Labelled, Sequence[object]]] = [
         (view.read(0), ("k", "m") if flip_a else ("m", "k")),
-        (view.read(1), ("n", "k") if flip_b else ("k", "n")),
+        (view.read(right), ("n", "k") if flip_b else ("k", "n")),
     ]
-    if view.has(2):
-        bias = view.read(2)
-        operands.append((bias, ("m", "n")[2 - bias.rank :]))
-    contract(view, operands, ("m", "n"))
+    for index in (*biases, *of_right):
+        if view.has(index):
+            tensor = view.read(index)
+            operands.append((tensor, ("m", "n")[2 - tensor.rank :]))
+    contract(view, operands, ("m", "n"), zeros=zeros)
 
 
 @rule("Einsum")

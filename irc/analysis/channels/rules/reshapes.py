@@ -12,7 +12,9 @@ def reshape(view: NodeView) -> None:
     """Labels are reshaped as the data is."""
     if view.has(1):
         view.parameters(1)
-    view.write(reshaped(view.constraints, view.read(0), view.dims_out(), view.where))
+    if view.node.op_type == "Reshape" and view.known(1) is None:
+        return view.pin_inputs("computed sizes", f"{view.where} is told sizes that are not known", [0])
+    return view.write(reshaped(view.constraints, view.read(0), view.dims_out(), view.where))
 
 
 @rule("Transpose")
