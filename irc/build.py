@@ -205,6 +205,7 @@ class Build:
             decisions=self.decisions,
             choices=choices or {},
             runner=runner,
+            prove=self.request.verify == "full",
             seed=self.request.seed,
             progress=self.request.progress,
         )

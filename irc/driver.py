@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx_ir as ir
 
@@ -34,6 +34,7 @@ from irc.sensitivity import thresholds
 from irc.trace import EXPORTERS, is_module, is_module_spelling
 
 Progress = Callable[[float, str], None]
+Verify = bool | Literal["full"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Request:
     exclude: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
     limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    verify: bool = True
+    verify: Verify = True
     measure: bool = True
     cache: bool = True
     early_stop: float | None = None
@@ -98,7 +99,7 @@ def optimize(
     exclude: str | Iterable[str] = (),
     require: str | Iterable[str] = (),
     limits: Mapping[str, int] | None = None,
-    verify: bool = True,
+    verify: Verify = True,
     measure: bool = True,
     cache: bool = True,
     early_stop: float | None = None,
@@ -139,7 +140,8 @@ def optimize(
         exclude: Selectors of sites they must not touch.
         require: Coverage clauses such as "int8:Conv>=90%".
         limits: At most this many sites per pass name.
-        verify: Whether lossless passes are verified on real inputs.
+        verify: Whether lossless passes are verified on real inputs; "full" also has passes that rest on an analysis of the
+            model prove it on this model (`prune-channels`: both oracles of `irc.channel_oracles`).
         measure: Whether latency is measured.
         cache: Whether statistics are kept for the next build, and taken from an earlier one; see `irc.calibration.cache`.
         early_stop: Calibrate on fewer samples where more of them change nothing: stop at 32, 64, 128, ... samples if the
@@ -164,6 +166,8 @@ def optimize(
         ModelError: If the model is damaged or unsupported.
         DataError: If the data does not fit the model.
     """
+    if verify not in (True, False, "full"):
+        raise UsageError(f"verify is {verify!r}; it must be True, False or 'full'")
     request = Request(
         data=data,
         label=label,

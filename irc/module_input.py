@@ -113,7 +113,7 @@ def traced_input(
         exporter=request.exporter,
         opset=request.opset,
         passes=steps,
-        verify=request.verify,
+        verify=bool(request.verify),
         copy=False,
         denied={key: reason for key, reason in plan.denied.items() if key.step < len(steps)}
         if plan is not None

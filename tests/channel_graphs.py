@@ -52,7 +52,12 @@ def recurrent() -> ir.Model:
     """An LSTM and a head."""
     text = """g (float[7,batch,10] x) => (float[7,batch,3] y) {
       h, last, cell = LSTM<hidden_size=6>(x, w, r) s = Squeeze(h, axes) y = MatMul(s, out) }"""
-    weights = {"w": random_weight(1, 24, 10), "r": random_weight(1, 24, 6), "out": random_weight(6, 3), "axes": np.array([1])}
+    weights = {
+        "w": random_weight(1, 24, 10),
+        "r": random_weight(1, 24, 6),
+        "out": random_weight(6, 3),
+        "axes": np.array([1]),
+    }
     return model_of(text, weights)
 
 

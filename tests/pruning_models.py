@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
 from channel_kit import model_of, random_weight
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +46,7 @@ def cnn(*, seed: int = 0, width: int = 24, **changed: Array) -> ir.Model:
 def mlp(*sizes: int, seed: int = 0, output: str = "y") -> ir.Model:
     """Matrix products with Relu between them, from `sizes[0]` features to `sizes[-1]`."""
     lines, value, weights = [], "x", {}
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         weights[f"w{i}"] = random_weight(b, a, seed=seed + i).T.copy()
         made = output if i == len(sizes) - 2 else f"m{i}"
         lines.append(f"{made} = MatMul({value}, w{i})")

@@ -17,8 +17,8 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from irc.analysis.assumed_sizes import Sizes
-from irc.analysis.uninferred_shapes import uninferred_dims
 from irc.analysis.runtime_shapes import STANDARD_TWINS, further_dims, runtime_dims, runtime_dtype
+from irc.analysis.uninferred_shapes import uninferred_dims
 from irc.ir import constant
 
 Dims = tuple[int | None, ...]
@@ -180,7 +180,8 @@ class ConcreteShapes:
 
     def _foreign(self, node: ir.Node) -> None:
         """A node of another domain: ONNX Runtime's operators that are understood, the exporter's word for the rest."""
-        first = node.inputs[0] if node.inputs else None
+        data = 2 if node.op_type == "QLinearConcat" else 0
+        first = node.inputs[data] if len(node.inputs) > data else None
         dtype = self.dtype(first) if first is not None else None
         for index, value in enumerate(node.outputs):
             dims = None
@@ -203,13 +204,14 @@ class ConcreteShapes:
             )
         except Exception:  # no schema, an unknown input, or a contradiction: the exporter's word remains
             inferred = {}
-        for value in node.outputs:
+        inputs = [self.dims(v) for v in node.inputs]
+        for index, value in enumerate(node.outputs):
             found = inferred.get(value.name or "")
+            dims = uninferred_dims(node, index, inputs)
             if found is None or not found.HasField("tensor_type"):
-                self._settle(value, None)
+                self._settle(value, dims)
                 continue
             tensor = found.tensor_type
-            dims = uninferred_dims(node, node.outputs.index(value), [self.dims(v) for v in node.inputs])
             if tensor.HasField("shape"):
                 dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
             self._settle(value, dims, ir.DataType(tensor.elem_type) if tensor.elem_type else None)

@@ -47,6 +47,8 @@ def runtime_dims(node: ir.Node, inputs: list[Dims | None]) -> Dims | None:
         return (*first[:-1], node.attributes.get_int("N", 0))
     if kind == "QLinearGlobalAveragePool" and not node.attributes.get_int("channels_last", 0):
         return (*first[:2], *(1 for _ in first[2:]))
+    if kind == "QLinearConcat":
+        return _joined(inputs[2::3], node.attributes.get_int("axis", 0))
     weights = _at(inputs, 1)
     if kind == "Attention" and weights is not None and weights[-1] is not None:
         sizes = node.attributes.get_ints("qkv_hidden_sizes", [])
@@ -71,6 +73,16 @@ def further_dims(node: ir.Node, inputs: list[Dims | None], index: int) -> Dims |
     if node.op_type == "SkipGroupNorm":
         return _at(inputs, 0)
     return None
+
+
+def _joined(parts: list[Dims | None], axis: int) -> Dims | None:
+    first = parts[0] if parts else None
+    if first is None:
+        return None
+    axis %= len(first)
+    sizes = [None if part is None else part[axis] for part in parts]
+    total = None if None in sizes else sum(size for size in sizes if size is not None)
+    return (*first[:axis], total, *first[axis + 1 :])
 
 
 def _times(a: int | None, b: int | None) -> int | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from irc.analysis.channels import ChannelGroups
 from irc.analysis.channels.bundles import Labels
+from irc.channel_surgery.layout import occurrences
 
 _ROUNDS = 12
 
@@ -36,8 +37,12 @@ def colours(groups: ChannelGroups) -> Labels:
         return colour.view(np.int64)
     left = np.concatenate([one for one, _other, _group in pairs])
     right = np.concatenate([other for _one, other, _group in pairs])
+    # The k-th feature of a channel stands in another relation to it than the first.
+    turns = [(occurrences(one), occurrences(other)) for one, other, _group in pairs]
+    turn = np.concatenate([one for one, _ in turns]) + (np.concatenate([other for _, other in turns]) << 20)
     group = np.concatenate([kind for _one, _other, kind in pairs]).astype(np.uint64)
-    tag = _mixed(group * np.uint64(2) + np.uint64(1 << 50))
+    with np.errstate(over="ignore"):
+        tag = _mixed(group * np.uint64(2) + _mixed(turn.astype(np.uint64)))
     for _ in range(_ROUNDS):
         new = _mixed(colour)
         with np.errstate(over="ignore"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,8 @@ def _condition(graph: ir.Graph, node: ir.Node, value: ir.Value, mask: Array, nam
 
     Along an axis into which the batch is merged the mask repeats, as often as the axis is long: Gather(mask, Range(length) mod period).
     """
-    periods = [_period(mask, axis) for axis in range(mask.ndim)]
+    dims: Sequence[object] = value.shape if value.shape is not None else [None] * mask.ndim
+    periods = [size if isinstance(dims[axis], int) else _period(mask, axis) for axis, size in enumerate(mask.shape)]
     condition = add_initializer(graph, f"{name}_mask", mask[tuple(slice(period) for period in periods)])
 
     def insert(op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:

@@ -102,12 +102,19 @@ def permuted(slot: Slot, array: Array, target: Labels) -> Array | None:
     return np.ascontiguousarray(array.reshape(slot.view)[tuple(index)].reshape(array.shape))
 
 
+def occurrences(labels: Labels) -> Labels:
+    """For every position, how often its label stood before it."""
+    order = np.argsort(labels, kind="stable")
+    _values, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    result = np.empty(len(labels), dtype=np.int64)
+    result[order] = np.arange(len(labels)) - np.repeat(starts, counts)
+    return result
+
+
 def _places(labels: Labels, target: Labels) -> Array:
     """For every position, the position of the label that takes its place, like occurrence for like occurrence."""
     order = np.argsort(labels, kind="stable")
-    values, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    occurrence = np.empty(len(labels), dtype=np.int64)
-    occurrence[order] = np.arange(len(labels)) - np.repeat(starts, counts)
+    values, starts = np.unique(labels[order], return_index=True)
     wanted = np.searchsorted(values, target[labels])
-    found: Array = order[starts[wanted] + occurrence]
+    found: Array = order[starts[wanted] + occurrences(labels)]
     return found

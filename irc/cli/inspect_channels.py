@@ -107,6 +107,8 @@ def show(document: Mapping[str, Any], out: Console, *, top: int | None = None, d
         if shown:
             out.print()
             out.print(table(columns, shown))
+            if any("×" in row[0] for row in shown):
+                out.print("×N: so many families are alike, and the line is about the first", style="dim")
         if rest := len(rows) - len(shown):
             out.print(f"and {rest} more {'line' if rest == 1 else 'lines'}", style="dim")
     if inexact := _inexact(document):
@@ -206,7 +208,7 @@ def _alike(families: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]
 
 def _line(families: Sequence[Mapping[str, Any]], document: Mapping[str, Any], length: int) -> list[str]:
     """One line of the table for families that are alike, told of the first."""
-    from irc.report.channel_drawing import size_text
+    from irc.report.channel_lanes import size_text
     from irc.report.console import human_count, human_percent
 
     first = families[0]
@@ -216,7 +218,7 @@ def _line(families: Sequence[Mapping[str, Any]], document: Mapping[str, Any], le
     # Shares of layers' own families add up; those of a stream and of what it feeds overlap.
     share = sum(family["macs"] for family in families) / (document["macs"]["total"] or 1)
     return [
-        _end_of(first["name"], length) + (f" + {len(families) - 1} alike" if len(families) > 1 else ""),
+        _end_of(first["name"], length) + (f" ×{len(families)}" if len(families) > 1 else ""),
         f"{kind} of {first['features']}" if first["features"] > 1 else kind,
         size_text(first),
         _places(makers, titles, length),
@@ -257,7 +259,7 @@ def _inexact(document: Mapping[str, Any]) -> list[tuple[str, object]]:
         first = families[0]
         others = len(first["statistics"]) - 1
         more = f" (+{others})" if others else ""
-        name = first["name"] if len(families) == 1 else f"{first['name']} + {len(families) - 1}"
+        name = _end_of(first["name"], _NAME_LENGTHS[-2]) + (f" ×{len(families)}" if len(families) > 1 else "")
         rows.append((name, f"{first['kind']}: {first['statistics'][0]['text']}{more}"))
     return rows
 

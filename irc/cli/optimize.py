@@ -65,6 +65,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random choices (0)")
     parser.add_argument("--no-verify", action="store_true", help="do not verify lossless passes on real inputs")
+    parser.add_argument(
+        "--verify",
+        choices=("lossless", "full"),
+        default="lossless",
+        help="full: passes that cut channels also prove on this model that nothing else changes",
+    )
     parser.add_argument("--no-measure", action="store_true", help="do not measure latency")
     parser.add_argument(
         "--no-cache", action="store_true", help="calibrate anew, and keep no statistics for later builds"
@@ -161,7 +167,7 @@ def _optimize(args: argparse.Namespace, target: str | None, output: str | None, 
         exclude=args.exclude,
         require=args.require,
         limits=_limits(args.limit),
-        verify=not args.no_verify,
+        verify=_verify(args),
         measure=not args.no_measure,
         cache=not args.no_cache,
         early_stop=_share(args.early_stop),
@@ -218,6 +224,14 @@ def _print_pipeline(args: argparse.Namespace) -> int:
 
 def _level(args: argparse.Namespace) -> str | None:
     return None if args.level is None else f"O{args.level.removeprefix('O')}"
+
+
+def _verify(args: argparse.Namespace) -> Any:
+    from irc.errors import UsageError
+
+    if args.no_verify and args.verify == "full":
+        raise UsageError("--no-verify and --verify full contradict each other; give one of them")
+    return False if args.no_verify else "full" if args.verify == "full" else True
 
 
 def _limits(texts: list[str]) -> dict[str, int]:

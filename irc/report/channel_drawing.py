@@ -7,18 +7,15 @@ whatever is cut short is told in full where it is pointed at.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from irc.report.channel_rows import Rows, rows_of, touches
+from irc.report.channel_lanes import COLOURS, STREAM, Bar, bars_of, family_text, label_text
+from irc.report.channel_rows import Document, Rows, rows_of, touches
 from irc.report.console import human_count, human_percent
 from irc.report.sensitivity_plot import shortened
 from irc.report.svg import Drawing, clean, number
 
-STREAM = "residual stream"
-PINNED = "never cut"
 _NAME_LENGTH = 38
 _ROW = 26
 _MARGIN, _FOLD = 24, 40
@@ -27,27 +24,6 @@ _MOST_LANES_WIDTH, _PITCHES = 900, (36, 132)
 _WORDS_FROM = 104
 """The least distance of lanes at which labels of families have words."""
 _BAR, _SHARE = 110, 66
-_COLOURS = {
-    STREAM: "#2b5f9e",
-    PINNED: "#7b8794",
-    "channels": "#1f8a70",
-    "convolution groups": "#0e7490",
-    "neurons": "#5a8f29",
-    "gated neurons": "#8a8f29",
-    "heads": "#c2410c",
-    "query/key dimensions": "#c2410c",
-    "value dimensions": "#b7791f",
-    "hidden units": "#7c3aad",
-    "features": "#8c564b",
-}
-_WORDS = {
-    STREAM: "stream",
-    "convolution groups": "groups",
-    "gated neurons": "gated",
-    "query/key dimensions": "q/k dims",
-    "value dimensions": "value dims",
-    "hidden units": "hidden",
-}
 _SANS = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif"
 _MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 _STYLE = f"""text {{ font: 12px {_SANS}; fill: #1f2933; }}
@@ -72,7 +48,6 @@ _STYLE = f"""text {{ font: 12px {_SANS}; fill: #1f2933; }}
 .inexact {{ fill: url(#waves); }}"""
 _WAVES = """<pattern id="waves" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">\
 <rect width="2.2" height="6" fill="#ffffff" fill-opacity="0.75"/></pattern>"""
-Document = Mapping[str, Any]
 
 
 def channel_drawing(document: Document, *, title: str = "") -> str:
@@ -86,32 +61,13 @@ def channel_drawing(document: Document, *, title: str = "") -> str:
     return picture.drawn(title or f"Channel groups of {document['model'] or 'a model'}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Bar:
-    """A family in the picture: its lane, and the first and the last row that touch it."""
-
-    family: Mapping[str, Any]
-    lane: int
-    first: int
-    last: int
-
-    @property
-    def colour(self) -> str:
-        return _COLOURS.get(self.family["kind"], "#52606d")
-
-    @property
-    def width(self) -> float:
-        """Wider for more channels, a stream at least as wide as the widest."""
-        return 5 + 0.8 * math.log2(self.family["atoms"]) + (4 if self.family["kind"] == STREAM else 0)
-
-
 class _Picture:
     """Where everything lies, and the drawing of it."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._rows: Rows = rows_of(document)
-        self._bars, self._absent = self._placed()
+        self._bars = bars_of(document, self._rows)
         lanes = 1 + max((bar.lane for bar in self._bars.values()), default=0)
         low, high = _PITCHES
         self._pitch = min(high, max(low, _MOST_LANES_WIDTH / lanes))
@@ -121,37 +77,6 @@ class _Picture:
         self._width = max(self._macs + _BAR + _SHARE + _MARGIN, 1080)
         self._top = 0.0
         self._drawing = Drawing()
-
-    def _placed(self) -> tuple[dict[str, _Bar], list[str]]:
-        """A bar per family that a shown operator touches, streams in the first lanes; the names of the others."""
-        spans: dict[str, list[int]] = {}
-        seen: set[str] = set()
-        shown = set(self._rows.shown)
-        for index, operator in enumerate(self._document["operators"]):
-            for name, _relation in touches(operator):
-                spans.setdefault(name, []).append(self._rows.row_of[index])
-                if index in shown:
-                    seen.add(name)
-        families = {family["name"]: family for family in self._document["families"]}
-        families |= {group["name"]: _as_family(group) for group in self._document["pinned_groups"]}
-        order = sorted(seen, key=lambda n: (min(spans[n]) - max(spans[n]), min(spans[n]), n))
-        lanes: list[list[tuple[int, int]]] = []
-        bars: dict[str, _Bar] = {}
-        for stream in (True, False):
-            base = 0 if stream else len(lanes)
-            for name in order:
-                if (families[name]["kind"] in (STREAM, PINNED)) is stream:
-                    first, last = min(spans[name]), max(spans[name])
-                    end = max(last, first + 1)  # room for the label
-                    lane = next(
-                        (i for i in range(base, len(lanes)) if all(end < a or first > b for a, b in lanes[i])),
-                        len(lanes),
-                    )
-                    if lane == len(lanes):
-                        lanes.append([])
-                    lanes[lane].append((first, end))
-                    bars[name] = _Bar(families[name], lane, first, last)
-        return bars, [family["name"] for family in self._document["families"] if family["name"] not in spans]
 
     def _x(self, lane: float) -> float:
         return self._shift + _LANES + self._pitch * (lane + 0.5)
@@ -215,20 +140,21 @@ class _Picture:
         drawing.text(x + 18, y, "never cut; point at it for the reason")
         x += 270
         if any(not family["exact"] for family in document["families"]):
-            self._swatch(x, y - 10, _COLOURS[STREAM], inexact=True)
+            self._swatch(x, y - 10, COLOURS[STREAM], inexact=True)
             drawing.text(x + 32, y, "cutting one changes a statistic of all")
         x, y = float(_MARGIN), y + 24
         for kind in dict.fromkeys(bar.family["kind"] for bar in self._bars.values()):
-            self._swatch(x, y - 10, _COLOURS.get(kind, "#52606d"))
+            self._swatch(x, y - 10, COLOURS.get(kind, "#52606d"))
             drawing.text(x + 32, y, kind)
             x += 48 + 7.2 * len(kind)
         return y + 34
 
     def _footer(self) -> list[str]:
         found = []
-        if self._absent:
-            names = ", ".join(self._absent[:4]) + (", ..." if len(self._absent) > 4 else "")
-            found.append(f"and {len(self._absent)} families that no operator above reads or makes: {names}")
+        touched = {name for operator in self._document["operators"] for name, _relation in touches(operator)}
+        if absent := [family["name"] for family in self._document["families"] if family["name"] not in touched]:
+            names = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
+            found.append(f"families that no operator above reads or makes: {names}")
         hidden = sum(fold.period * (fold.times - 1) for fold in self._rows.folds)
         if hidden:
             found.append(f"{hidden} operators of layers that equal the one shown are folded away")
@@ -304,7 +230,7 @@ class _Picture:
 
     # -- families -----------------------------------------------------------------------------------------------------
 
-    def _bar(self, bar: _Bar) -> None:
+    def _bar(self, bar: Bar) -> None:
         x, top = self._x(bar.lane) - bar.width / 2, self._y(bar.first)
         bottom = self._y(max(bar.last, bar.first + 0.8))
         box = f'x="{number(x)}" y="{number(top)}" width="{number(bar.width)}" height="{number(bottom - top)}" rx="3"'
@@ -313,11 +239,9 @@ class _Picture:
         if not bar.family["exact"]:
             self._drawing.add(f'<rect {box} class="inexact">{hint}</rect>')
 
-    def _label(self, bar: _Bar) -> None:
+    def _label(self, bar: Bar) -> None:
         """How many channels, on the bar below the operator that comes first."""
-        text = size_text(bar.family)
-        if self._pitch >= _WORDS_FROM:
-            text += f" {_WORDS.get(bar.family['kind'], bar.family['kind'])}"
+        text = label_text(bar.family, words=self._pitch >= _WORDS_FROM)
         x, y = self._x(bar.lane), self._y(bar.first + 0.5)
         width = 6.6 * len(text) + 10
         box = f'x="{number(x - width / 2)}" y="{number(y - 7.5)}" width="{number(width)}" height="15" rx="7.5"'
@@ -335,27 +259,3 @@ class _Picture:
             self._drawing.rect(self._left - 8, top, self._width - self._left - _MARGIN + 16, height, "fold")
             middle = self._y(first + (fold.period - 1) / 2) + 5
             self._drawing.text(self._left - 16, middle, f"×{fold.times}", "times end")
-
-
-def _as_family(group: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A pinned group with what a bar needs of a family."""
-    return {**group, "kind": PINNED, "width": group["size"], "cells": 1, "atoms": group["size"], "exact": True}
-
-
-def size_text(family: Mapping[str, Any]) -> str:
-    """The number of a family's channels: "96", "12×64" in cells."""
-    if family["cells"] > 1:
-        return f"{family['cells']}×{family['width']}"
-    return str(family["width"])
-
-
-def family_text(family: Mapping[str, Any]) -> str:
-    """A family, or what is pinned, in a few lines: for tooltips."""
-    if family["kind"] == PINNED:
-        return f"{family['size']} channels on {family['axes']} axes, never cut: {family['text']}"
-    lines = [f"{family['name']}: {size_text(family)} {family['kind']}"]
-    if family["features"] > 1:
-        lines.append(f"{family['features']} features each")
-    lines.append(f"on {family['initializers']} initializers, {human_count(family['macs'])} MACs")
-    lines += [f"not exact: {reason['text']}" for reason in family["statistics"][:3]]
-    return "\n".join(lines)

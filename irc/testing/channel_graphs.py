@@ -87,7 +87,7 @@ _TIMES: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("Slice with steps", "LayerNorm of a vector", "Gelu written out")),
     (5, ("conv", "conv strided", "conv grouped", "squeeze-excite", "InstanceNorm", "GroupNorm decomposed", "shuffle")),
     (5, ("image pooled", "pool", "LRN", "Resize to computed sizes", "RMSNorm", "RMSNorm of a vector", "LayerNorm")),
-    (5, ("FiLM", "FiLM of an image", "conv on a sequence", "attention, fewer keys", "attention of ONNX Runtime")),
+    (5, ("conv on a sequence", "attention, fewer keys", "attention of ONNX Runtime")),
     (5, ("sequence flattened", "sequence summarized", "attention, flat heads", "Gemm with transA")),
     (7, ("conv depthwise", "image flattened", "Pad of positions")),
     (11, ("conv transposed", "DepthToSpace", "GroupNorm operator")),

@@ -100,10 +100,11 @@ def _both_pools(graph: ChannelBuilder, value: Value) -> Value | None:
 
 
 def _conditioned(graph: ChannelBuilder, value: Value) -> Value | None:
-    """Scale and shift of each channel computed from an earlier vector."""
+    """Scale and shift of each channel computed from an earlier vector, or from the mean of the value."""
     condition = graph.earlier(lambda known: len(known.shape) == 2 and known.shape[0] == value.shape[0])
     if condition is None:
-        return None
+        axes = [2, 3] if value.layout == "image" else [1]
+        condition = reduce(graph, "ReduceMean", value, axes, keepdims=False)
     both = linear(graph, condition, 2 * value.width)
     scale, shift = split(graph, both, [value.width] * 2, 1)
     if value.layout == "image":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from irc.analysis.channels import ChannelGroups, Family, Mode, Propagation, propagate
+from irc.analysis.channels import ChannelGroups, Family, Mode, Propagation, Slot, propagate
 from irc.analysis.channels.costs import ChannelCosts
 from irc.decisions import Decision
 from irc.errors import UsageError
@@ -99,7 +99,7 @@ class Pruning:
                 node = self.reader(family.axes[0].slot)
                 yield Place(name, node, groups, family, self._why_left(family, node, name))
 
-    def reader(self, slot: Any) -> ir.Node:
+    def reader(self, slot: Slot) -> ir.Node:
         """The first node that reads an initializer, in the model being rewritten."""
         node = slot.use[0] if slot.use is not None else next(iter(slot.initializer.uses())).node
         return self._nodes.get(node, node)
@@ -124,7 +124,8 @@ class Pruning:
     def kept(self, place: Place) -> Array:
         """The atoms that stay."""
         bits = np.asarray(self.decision(place)["kept"])
-        return place.family.atoms[np.unpackbits(bits, count=len(place.family.atoms)).astype(bool)]
+        atoms: Array = place.family.atoms[np.unpackbits(bits, count=len(place.family.atoms)).astype(bool)]
+        return atoms
 
     @functools.cached_property
     def _decided(self) -> Mapping[str, Decision]:
@@ -209,16 +210,13 @@ class Pruning:
         Raises:
             UsageError: If not.
         """
-        if self._options.ratio is None and not self.open:
-            if self.cost(None) > self.budget * self.whole:
-                raise UsageError(self._unreachable(self.cost(None)))
+        if self._options.ratio is None and not self.open and self.cost(None) > self.budget * self.whole:
+            raise UsageError(self._unreachable(self.cost(None)))
 
     def _unreachable(self, least: int) -> str:
         options = self._options
         what = "macs" if options.macs is not None else "parameters"
-        advice = (
-            "ask for less, allow more (statistics=true, round_to=1, largest_cut, minimum), or see the reasons by ratio="
-        )
+        advice = "ask for less, or allow more: statistics=true, round_to=1, largest_cut"
         return (
             f"{options.name}: {what}={self.budget:g} cannot be reached, only {least / max(1, self.whole):.3g}; {advice}"
         )
@@ -227,8 +225,8 @@ class Pruning:
         if self._options.ratio is None and self.cost(None) <= self.budget * self.whole:
             return "the budget is met as it is"
         if candidate.allowed(candidate.least) >= candidate.width:
-            if candidate.step > 1:
-                return f"all {candidate.width} stay: narrower widths are multiples of {candidate.step}, and no less may stay"
+            if candidate.width <= candidate.step:
+                return f"all {candidate.width} stay: no narrower width is a multiple of {candidate.step}"
             return f"all {candidate.width} stay: no less than {candidate.least} may"
         if candidate.step > 1:
             return f"all {candidate.width} stay: its share is less than a step of {candidate.step}"

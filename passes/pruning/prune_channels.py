@@ -167,7 +167,7 @@ class PruneChannels(Pass):
             name, _slash, rest = key.partition("/")
             site = rest.rpartition("/")[0]
             if name == self.name and site in sites:
-                found[site] = float(ctx.decisions.remember(key, dict)["loss"])  # type: ignore[arg-type]
+                found[site] = float(ctx.decisions.remember(key, dict)["loss"])
         return found
 
 

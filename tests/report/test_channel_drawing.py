@@ -10,7 +10,8 @@ from channel_graphs import convolutional, gated, grouped, recurrent, transformer
 from channel_kit import MODES, model_of, random_weight
 
 from irc.analysis.channels.report import describe_channels
-from irc.report.channel_drawing import channel_drawing, family_text, size_text
+from irc.report.channel_drawing import channel_drawing
+from irc.report.channel_lanes import family_text, size_text
 from irc.report.channel_rows import Fold, rows_of
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -77,7 +78,9 @@ def test_every_relation_is_a_mark_on_a_bar(name, mode):
             expected += sum(map(len, groups))
         assert len(marks(root, relation)) == expected
         for x, y in marks(root, relation):
-            assert any(abs(x - centre) <= 5.01 and top - 0.1 <= y <= bottom + 0.1 for centre, top, bottom, _ in bars(root))
+            assert any(
+                abs(x - centre) <= 5.01 and top - 0.1 <= y <= bottom + 0.1 for centre, top, bottom, _ in bars(root)
+            )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -114,7 +117,10 @@ def test_equal_layers_are_folded():
     root = drawn(document)
     assert [e.text for e in with_class(root, "times")] == ["×5"]
     assert len(bars(root)) == 3
-    assert any("32 operators of layers that equal the one shown are folded away" in "".join(e.itertext()) for e in root.iter(SVG + "text"))
+    assert any(
+        "32 operators of layers that equal the one shown are folded away" in "".join(e.itertext())
+        for e in root.iter(SVG + "text")
+    )
 
 
 def test_a_layer_that_differs_is_not_folded():
@@ -151,18 +157,26 @@ def test_pinned_parts_are_grey_and_say_why():
     pins = [e for e in with_class(root, "pin") if e.find(SVG + "title") is not None]
     hints = [pin.find(SVG + "title").text for pin in pins]
     assert len(hints) == 3 and "it reaches the output 'y' of the model" in hints[2]
-    assert "axes that are never cut, by reason: graph output (1)" in ["".join(e.itertext()) for e in root.iter(SVG + "text")]
+    assert "axes that are never cut, by reason: graph output (1)" in [
+        "".join(e.itertext()) for e in root.iter(SVG + "text")
+    ]
 
 
 def test_inexact_families_are_hatched():
-    [stream] = [e for e in with_class(drawn(describe_channels(transformer(1))), "inexact") if e.find(SVG + "title") is not None]
+    [stream] = [
+        e for e in with_class(drawn(describe_channels(transformer(1))), "inexact") if e.find(SVG + "title") is not None
+    ]
     assert "not exact: LayerNormalization" in stream.find(SVG + "title").text
     assert not with_class(drawn(describe_channels(gated())), "inexact")
 
 
 def test_wide_pictures_have_narrow_lanes():
     """Dense connections: as many families at once as there are layers."""
-    lines, weights, joined = ["c0 = Conv(x, w0)"], {"w0": random_weight(4, 3, 1, 1), "last": random_weight(2, 4 * 31, 1, 1)}, ["c0"]
+    lines, weights, joined = (
+        ["c0 = Conv(x, w0)"],
+        {"w0": random_weight(4, 3, 1, 1), "last": random_weight(2, 4 * 31, 1, 1)},
+        ["c0"],
+    )
     for i in range(1, 31):
         source = joined[0] if len(joined) == 1 else f"j{i}"
         if len(joined) > 1:

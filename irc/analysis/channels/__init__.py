@@ -1,8 +1,8 @@
 """Channel groups: what may be cut from a model, which cuts belong together, and what pins the rest.
 
-    groups = channel_groups(model)                      # or mode="columns"
-    for family in groups.families: ...
-    alive = groups.survivors({family: family.atoms[:8]})
+groups = channel_groups(model)                      # or mode="columns"
+for family in groups.families: ...
+alive = groups.survivors({family: family.atoms[:8]})
 """
 
 from __future__ import annotations

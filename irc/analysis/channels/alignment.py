@@ -7,7 +7,7 @@ not. Where letters meet, labels are equal, stand for each other, or meet a free 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Set
 
 from irc.analysis.channels.bundles import Bundle, Labelled
 from irc.analysis.channels.constraints import Constraints, Reason
@@ -103,14 +103,22 @@ def _connected(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _joined(constraints: Constraints, members: Sequence[Group], where: str) -> Group | None:
-    """The member with all letters, the others equal to it or standing for parts of it; None if there is none."""
+    """The member with all letters, the others equal to it or standing for parts of it.
+
+    Where none has all of them, as in the product of keys and values per head, `[head, key]` with `[head, value]`, only what they share is
+    cut: whole heads. None if they share nothing.
+    """
     letters = set().union(*(member.letters for member in members))
     whole = next((member for member in members if set(member.letters) == letters), None)
     if whole is None:
-        for member in members:
-            reason = Reason("crossed axes", f"{where} pairs axes of its operands crosswise")
-            constraints.pin(member.bundle.labels, reason)
-        return None
+        shared = set(members[0].letters).intersection(*(member.letters for member in members))
+        if not shared:
+            for member in members:
+                reason = Reason("crossed axes", f"{where} pairs axes of its operands crosswise")
+                constraints.pin(member.bundle.labels, reason)
+            return None
+        members = [_shared_part(constraints, member, shared, where) for member in members]
+        whole = members[0]
     for member in members:
         if member is whole:
             continue
@@ -125,6 +133,21 @@ def _joined(constraints: Constraints, members: Sequence[Group], where: str) -> G
             reason = Reason("other axis", f"{where} meets an index that is not cut in this mode")
             constraints.subset(part, whole.bundle, reason)
     return whole
+
+
+def _shared_part(constraints: Constraints, member: Group, shared: Set[Letter], where: str) -> Group:
+    """Labels that stand for all of a member at each place of the letters it shares; the rest is cut with them or not at all."""
+    reason = Reason("crossed axes", f"{where} pairs axes of its operands crosswise")
+    rest = [i for i, letter in enumerate(member.letters) if letter in shared]
+    letters = tuple(member.letters[i] for i in rest)
+    if len(rest) == len(member.letters):
+        return member
+    part = constraints.representatives(member.bundle, rest, reason)
+    bundle = member.bundle
+    for i in reversed(range(len(member.letters))):
+        if i not in rest:
+            bundle = constraints.tie(bundle, i)
+    return Group(letters, part.at(range(len(letters))))
 
 
 def _freed(constraints: Constraints, group: Group, letter: Letter, where: str) -> Group | None:

@@ -53,6 +53,10 @@ class Subset:
     reason: Reason
 
 
+_LAST = 1 << 60
+"""Sorts behind every position within an index."""
+
+
 class Constraints:
     """Constraints gathered during propagation.
 
@@ -89,9 +93,14 @@ class Constraints:
         self.count += size
         return labels
 
-    def factor(self, *, within: int | None = None, position: int = 0) -> int:
-        """A new factor; one that an index is split into sorts where that index did."""
-        key = (len(self._keys),) if within is None else (*self._keys[self._root(within)], position)
+    def factor(self, *, within: int | None = None, position: int = 0, before: int | None = None) -> int:
+        """A new factor; one that an index is split into sorts where that index did, or it sorts right before another."""
+        key: tuple[int, ...] = (len(self._keys),)
+        if within is not None:
+            key = (*self._keys[self._root(within)], position)
+        elif before is not None:
+            *outer, last = self._keys[self._root(before)]
+            key = (*outer, last - 1, _LAST)
         self._keys.append(key)
         self._parents.append(len(self._parents))
         return len(self._keys) - 1
@@ -137,9 +146,10 @@ class Constraints:
         self.equalities.append((left.ravel(), right.ravel(), group))
 
     def tie(self, bundle: Bundle, axis: int) -> Bundle:
-        """Labels along an axis are cut together; the bundle without that axis."""
+        """Labels along an axis are cut together, so that it is not what is cut; the bundle without that axis."""
         first = bundle.without(axis)
         at = bundle.position(axis)
+        self.picked.add(bundle.factors[at])
         lines = np.moveaxis(bundle.labels, at, 0)
         groups = np.broadcast_to(
             np.arange(self._groups, self._groups + len(lines), dtype=np.int64).reshape(-1, *[1] * first.labels.ndim),
@@ -194,9 +204,13 @@ class Constraints:
     def representatives(self, bundle: Bundle, axes: Sequence[int], reason: Reason) -> Bundle:
         """New labels on some axes of a bundle, each of which stands for all labels there."""
         positions = [bundle.position(axis) for axis in axes]
+        shape = [bundle.labels.shape[i] for i in positions]
+        lines = np.moveaxis(bundle.labels, positions, range(len(positions))).reshape(int(np.prod(shape)), -1)
+        # What repeats itself (heads, once per element of a merged batch) is represented alike.
+        found, places = np.unique(lines, axis=0, return_inverse=True)
         part = Bundle(
             tuple(axes),
-            self.fresh([bundle.labels.shape[i] for i in positions]),
+            self.fresh([len(found)])[places.reshape(shape)],
             tuple(bundle.factors[i] for i in positions),
         )
         self.subset(part, bundle, reason)

@@ -18,29 +18,30 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.analysis.assumed_sizes import Sizes, assume_sizes
-from irc.analysis.channels.bundles import Bundle, Labels
+from irc.analysis.channels.bundles import Labels
 from irc.analysis.channels.families import ChannelGroups, Family
+from irc.analysis.channels.product_terms import Term, terms_of
 from irc.analysis.channels.slots import Slot
 from irc.analysis.concrete_shapes import ConcreteShapes
 from irc.analysis.model_cost import ModelCost, cost_of
-from irc.analysis.operation_macs import UnknownCost, multiply_accumulates
+from irc.analysis.operation_macs import UnknownCost
 from irc.analysis.weights import Weights, parameters
 from irc.ir import constant
 
 Alive = np.ndarray[Any, Any]
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-"""Operators with one MAC per element of their weights and step, which no product of widths expresses."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Product:
-    """MACs of a node and the indices they run over, once per group and once less per shared one."""
+    """MACs of a node and the terms of them that can lose any."""
 
     node: ir.Node
     macs: int
-    groups: tuple[Labels, ...]
-    shared: tuple[Labels, ...]
-    slots: tuple[Slot, ...] = ()
+    terms: tuple[Term, ...]
+
+    def lost(self, alive: Alive) -> int:
+        """MACs that a cut saves."""
+        return round(sum(term.macs - term.of(alive) for term in self.terms))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,9 @@ class ChannelCosts:
         self.sizes: Sizes = shapes.sizes
         self._open: Alive = np.zeros(self._count, dtype=bool)
         for one in (groups, *also):
-            self._open |= np.isin(one.class_of, np.concatenate([[-1], *(family.atoms for family in one.families)]))
+            # The last atom of a cell stays, so that a family of one is not cut.
+            atoms = [family.atoms for family in one.families if family.width > 1]
+            self._open |= np.isin(one.class_of, np.concatenate([[-1], *atoms]))
         weights = Weights(model)
         self.before: ModelCost = cost_of(shapes, weights)
         self._stored = _stored(model)
@@ -100,23 +103,24 @@ class ChannelCosts:
         for slot in groups.propagation.slots:
             if any(self._open[bundle.labels].any() for bundle in slot.bundles):
                 self._slots.setdefault(slot.initializer, []).append(slot)
-        made = groups.propagation.products
-        self._products = [p for node in made if (p := self._product(node, shapes)) is not None]
+        nodes = [node for node in groups.propagation.products if not weights.is_unpacking(node)]
+        self._products = [product for node in nodes if (product := self._product(node, shapes)) is not None]
 
     def _product(self, node: ir.Node, shapes: ConcreteShapes) -> _Product | None:
         try:
-            macs = multiply_accumulates(node, shapes)
+            terms = terms_of(node, self._groups.propagation, shapes)
         except UnknownCost:
             return None
-        product = self._groups.propagation.products[node]
-        groups, shared = self._cuttable(product.groups), self._cuttable(product.shared)
-        slots = tuple(slot for v in node.inputs[1:3] if v is not None for slot in self._slots.get(v, ()))
-        if macs == 0 or not (groups or (slots and node.op_type in RECURRENT)):
-            return None
-        return _Product(node, macs, groups, shared, slots if node.op_type in RECURRENT else ())
+        cuttable = tuple(
+            Term(term.macs, self._cuttable(term.groups), self._cuttable(term.shared))
+            for term in terms
+            if self._cuttable(term.groups)
+        )
+        macs = round(sum(term.macs for term in terms))
+        return _Product(node, macs, cuttable) if cuttable and macs else None
 
-    def _cuttable(self, bundles: Sequence[Bundle]) -> tuple[Labels, ...]:
-        return tuple(bundle.labels for bundle in bundles if self._open[bundle.labels].any())
+    def _cuttable(self, groups: Sequence[Labels]) -> tuple[Labels, ...]:
+        return tuple(labels for labels in groups if self._open[labels].any())
 
     # -- totals -------------------------------------------------------------------------------------------------------
 
@@ -128,12 +132,12 @@ class ChannelCosts:
         """
         total = self.before.macs
         if alive is not None:
-            total -= sum(product.macs - self._macs(product, alive) for product in self._products)
+            total -= sum(product.lost(alive) for product in self._products)
         return total
 
     def node_macs(self, alive: Alive) -> dict[ir.Node, int]:
         """MACs of every node that can lose any."""
-        return {product.node: self._macs(product, alive) for product in self._products}
+        return {product.node: product.macs - product.lost(alive) for product in self._products}
 
     def parameters(self, alive: Alive | None = None) -> int:
         """Parameters of what survives; see `irc.analysis.weights` for what counts as one."""
@@ -157,7 +161,7 @@ class ChannelCosts:
         mine = np.zeros(self._count, dtype=bool)
         mine[family.atoms] = True
         mine = mine[self._groups.class_of]
-        touched = [p for p in self._products if any(mine[labels].any() for labels in (*p.groups, *_labels(p.slots)))]
+        touched = [p for p in self._products if any(mine[labels].any() for term in p.terms for labels in term.groups)]
         step = self.survivors({family: max(family.width - 1, 1)})
         half = self.survivors({family: half_width(family)})
         values = [v for v in dict.fromkeys(axis.slot.initializer for axis in family.axes) if parameters(v)]
@@ -166,9 +170,9 @@ class ChannelCosts:
         return FamilyCost(
             sum(product.macs for product in touched),
             sum(parameters(value) for value in values),
-            sum(product.macs - self._macs(product, step) for product in touched),
+            sum(product.lost(step) for product in touched),
             whole - sum(self._elements(step, counted).values()),
-            sum(product.macs - self._macs(product, half) for product in touched),
+            sum(product.lost(half) for product in touched),
             whole - sum(self._elements(half, counted).values()),
         )
 
@@ -192,21 +196,6 @@ class ChannelCosts:
         return sum(parameters(value) for value in self._slots)
 
     # -- counting -----------------------------------------------------------------------------------------------------
-
-    def _macs(self, product: _Product, alive: Alive) -> int:
-        if product.slots:
-            sizes = [(_surviving(slot, alive), math.prod(slot.view)) for slot in product.slots]
-            fixed = [v for v in product.node.inputs[1:3] if v is not None and v not in self._slots]
-            rest = sum(math.prod(self._groups.propagation.dims(v) or (0,)) for v in fixed)
-            return round(
-                product.macs * (rest + sum(left for left, _ in sizes)) / (rest + sum(whole for _, whole in sizes))
-            )
-        share = 1.0
-        for labels in product.groups:
-            share *= float(alive[labels].mean())
-        for labels in product.shared:
-            share /= float(alive[labels].mean()) or 1.0
-        return round(product.macs * share)
 
     def _elements(self, alive: Alive, values: Sequence[ir.Value] | None = None) -> dict[ir.Value, int]:
         """Surviving elements of initializers that may lose any."""
@@ -234,10 +223,6 @@ def _stored(model: ir.Model) -> list[ir.Value]:
     ]
 
 
-def _labels(slots: Sequence[Slot]) -> list[Labels]:
-    return [bundle.labels for slot in slots for bundle in slot.bundles]
-
-
 def _surviving(slot: Slot, alive: Alive) -> int:
     """Elements of a slot all of whose labels survive."""
     total, covered = 1, set[int]()
@@ -261,12 +246,11 @@ def _copies(value: ir.Value, slots: Sequence[Slot], alive: Alive) -> int:
     contents: dict[bytes, int] = {}
     cut = 0
     for slot in slots:
-        keep = np.ones((), dtype=bool)
+        left = array.reshape(slot.view)
         for bundle in slot.bundles:
-            keep = keep & alive[bundle.labels].ravel()
-        if not keep.all():
-            left = array.ravel()[keep]
-            contents[left.tobytes()] = len(left)
+            left = np.compress(alive[bundle.labels], left, axis=bundle.axes[0])
+        if left.size < array.size:
+            contents[left.tobytes()] = left.size
             cut += 1
     whole = array.size if cut < len(list(value.uses())) or value.is_graph_output() else 0
     return int(whole) + sum(contents.values())

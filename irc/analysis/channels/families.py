@@ -112,9 +112,8 @@ class ChannelGroups:
                 self._open[self.class_of[bundle.labels]] = True
         if self._reasons:
             self._open[list(self._reasons)] = False
-        self._signatures = self._by_slots()
-        self._even_out()
-        self._cells = self._by_rows()
+        self._by_slot = self._by_slots()
+        self._by_row = self._by_rows()
         self.families: tuple[Family, ...] = self._families()
         self.pinned: tuple[PinnedAxis, ...] = self._pinned_axes()
 
@@ -176,23 +175,6 @@ class ChannelGroups:
                 signature[classes] += _hash(counts, number)
         return signature.view(np.int64)
 
-    def _even_out(self) -> None:
-        """Pins the members of rows that differ in make-up, since no even cut of them is known."""
-        reason = Reason("unlike rows", "rows that must stay equally long are made of different channels")
-        changed = True
-        while changed:
-            changed = False
-            for even in self._solution.even:
-                rows = even.rows
-                free = self._open[rows]
-                kinds = np.where(free, self._signatures[rows], 0)
-                kinds.sort(axis=1)
-                if (kinds != kinds[:1]).any():
-                    for name in np.unique(rows[free]).tolist():
-                        self._reasons.setdefault(name, reason)
-                        self._open[name] = False
-                        changed = True
-
     def _by_rows(self) -> Labels:
         """A hash per class of the rows it lies in."""
         signature = np.zeros(len(self.class_of), dtype=np.uint64)
@@ -203,49 +185,116 @@ class ChannelGroups:
         return signature.view(np.int64)
 
     def _families(self) -> tuple[Family, ...]:
-        atoms = np.flatnonzero(self._open)
-        order: dict[int, int] = {}
-        for signature in self._signatures[atoms].tolist():
-            order.setdefault(signature, len(order))
+        shares = None
+        while shares is None:
+            shares = self._shared_out()
+        chosen = [self._one_of_each_kind(atoms) for atoms in shares]
+        places = self._places(np.concatenate([np.zeros(0, dtype=np.int64), *chosen]))
         found = []
-        axes_of = self._axes(atoms)
         names: dict[str, int] = {}
-        for signature in order:
-            mine = atoms[self._signatures[atoms] == signature]
-            cells = _numbered(self._cells[mine])
-            sizes = np.bincount(cells)
-            if (sizes != sizes[0]).any():
-                reason = Reason("unlike rows", "rows that must stay equally long hold it unequally")
-                for name in mine.tolist():
-                    self._reasons.setdefault(name, reason)
-                    self._open[name] = False
-                continue
-            axes = axes_of[int(mine[0])]
-            reasons = [self._solution.statistics[c] for c in mine.tolist() if c in self._solution.statistics]
+        for atoms, representatives in zip(shares, chosen, strict=True):
+            axes = self._axes(representatives, places)
+            reasons = [self._solution.statistics[c] for c in atoms.tolist() if c in self._solution.statistics]
             name = self._name(axes)
             names[name] = names.get(name, 0) + 1
             if names[name] > 1:
                 name = f"{name}#{names[name]}"
-            found.append(Family(name, mine, cells, axes, tuple(dict.fromkeys(reasons))))
+            cells = _numbered(self._by_row[atoms])
+            found.append(Family(name, atoms, cells, axes, tuple(dict.fromkeys(reasons))))
         return tuple(found)
 
-    def _axes(self, atoms: Labels) -> dict[int, tuple[FamilyAxis, ...]]:
-        """The axes of every atom that is the first of its signature."""
-        firsts: dict[int, int] = {}
-        for atom, signature in zip(atoms.tolist(), self._signatures[atoms].tolist(), strict=True):
-            firsts.setdefault(signature, atom)
+    def _shared_out(self) -> list[Labels] | None:
+        """The atoms of every family, ascending; None after something was pinned that cannot be cut evenly, or not at all."""
+        groups = self._coupled()
+        if groups is None:
+            return None
+        result = [part for group in groups for part in self._cells_of_one_size(group)]
+        for atoms in result:
+            sizes = np.bincount(_numbered(self._by_row[atoms]))
+            if (sizes != sizes[0]).any():
+                self._shut(atoms, Reason("unlike rows", "rows that must stay equally long hold it unequally"))
+                return None
+            if sizes[0] == 1:
+                text = "all its channels can only be cut together" if len(sizes) == 1 else "only one channel per row"
+                self._shut(atoms, Reason("indivisible", text))
+                return None
+        return sorted(result, key=lambda atoms: int(atoms[0]))
+
+    def _shut(self, atoms: Labels, reason: Reason) -> None:
+        for name in np.unique(atoms).tolist():
+            self._reasons.setdefault(name, reason)
+            self._open[name] = False
+
+    def _coupled(self) -> list[Labels] | None:
+        """Atoms with the same slots, those together that make up unlike rows of equal length; None after a pin."""
+        signatures = self._by_slot
+        leader: dict[int, int] = {}
+
+        def root(name: int) -> int:
+            while leader.get(name, name) != name:
+                name = leader[name]
+            return name
+
+        for even in self._solution.even:
+            free = self._open[even.rows]
+            counts = free.sum(axis=1)
+            if (counts != counts[0]).any():
+                self._shut(even.rows[free], Reason("unlike rows", "rows that must stay equally long hold it unequally"))
+                return None
+            kinds = np.sort(np.where(free, signatures[even.rows], 0), axis=1)
+            if (kinds != kinds[:1]).any():
+                first, *others = sorted({root(name) for name in np.unique(signatures[even.rows[free]]).tolist()})
+                leader.update({other: first for other in others})
+        atoms = np.flatnonzero(self._open)
+        kinds, inverse = np.unique(signatures[atoms], return_inverse=True)
+        group_of = np.array([root(kind) for kind in kinds.tolist()], dtype=np.int64)[inverse]
+        return [atoms[group_of == group] for group in dict.fromkeys(group_of.tolist())]
+
+    def _cells_of_one_size(self, group: Labels) -> list[Labels]:
+        """The group, or its parts by the rows they lie in at all, where its cells differ in size and every row has as much of each."""
+        sizes = np.bincount(_numbered(self._by_row[group]))
+        if (sizes == sizes[0]).all():
+            return [group]
+        membership = np.zeros(len(self.class_of), dtype=np.uint64)
+        for number, even in enumerate(self._solution.even):
+            membership[np.unique(even.rows)] += _hash(np.ones(1, dtype=np.int64), number)
+        kinds = membership.view(np.int64)
+        mine = np.zeros(len(self.class_of), dtype=bool)
+        mine[group] = True
+        for even in self._solution.even:
+            rows = np.sort(np.where(mine[even.rows], kinds[even.rows], 0), axis=1)
+            if (rows != rows[:1]).any():
+                return [group]
+        return [group[kinds[group] == kind] for kind in dict.fromkeys(kinds[group].tolist())]
+
+    def _one_of_each_kind(self, atoms: Labels) -> Labels:
+        """The first atom of every kind that a family is made of: one, unless families are cut in step."""
+        _signatures, firsts = np.unique(self._by_slot[atoms], return_index=True)
+        return atoms[np.sort(firsts)]
+
+    def _places(self, atoms: Labels) -> dict[int, list[tuple[Slot, int, int]]]:
+        """Slots and bundles in which some atoms lie, with how often, in the order of the slots."""
         wanted = np.zeros(len(self.class_of), dtype=bool)
-        wanted[list(firsts.values())] = True
-        result: dict[int, list[FamilyAxis]] = {atom: [] for atom in firsts.values()}
+        wanted[atoms] = True
+        result: dict[int, list[tuple[Slot, int, int]]] = {atom: [] for atom in atoms.tolist()}
         for slot in self.propagation.slots:
             for index, bundle in enumerate(slot.bundles):
                 classes = self.class_of[bundle.labels].ravel()
                 hits, counts = np.unique(classes[wanted[classes]], return_counts=True)
+                for atom, count in zip(hits.tolist(), counts.tolist(), strict=True):
+                    result[atom].append((slot, index, count))
+        return result
+
+    def _axes(self, atoms: Labels, places: Mapping[int, list[tuple[Slot, int, int]]]) -> tuple[FamilyAxis, ...]:
+        """The axes that some atoms cut."""
+        found: dict[tuple[int, int], FamilyAxis] = {}
+        for atom in atoms.tolist():
+            for slot, index, count in places[atom]:
+                bundle = slot.bundles[index]
                 cut = self.propagation.constraints.cut_position(bundle.factors, self.mode)
                 axis = slot.axis_of[bundle.axes[cut]]
-                for atom, count in zip(hits.tolist(), counts.tolist(), strict=True):
-                    result[atom].append(FamilyAxis(slot, index, axis, count))
-        return {atom: tuple(axes) for atom, axes in result.items()}
+                found.setdefault((id(slot), index), FamilyAxis(slot, index, axis, count))
+        return tuple(found.values())
 
     def _name(self, axes: Sequence[FamilyAxis]) -> str:
         first = axes[0].slot

@@ -6,7 +6,8 @@ import re
 
 import onnx_ir as ir
 
-from irc.analysis.channels.roles import CONVOLUTIONS, RECURRENT, Operator
+from irc.analysis.channels.product_terms import RECURRENT
+from irc.analysis.channels.roles import CONVOLUTIONS, Operator
 from irc.analysis.concrete_shapes import ConcreteShapes
 from irc.pass_base import node_id
 

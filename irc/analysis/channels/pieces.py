@@ -41,7 +41,12 @@ def settled(view: NodeView, bundle: Bundle) -> Bundle | None:
 
 
 def piece(view: NodeView, bundle: Bundle, axis: int, start: int, end: int) -> Bundle | None:
-    """Coordinates from `start` to `end` of an axis; as many survive in every row, and in front of them too."""
+    """Coordinates from `start` to `end` of an axis; as many survive in every row, and in front of them too.
+
+    An index that single coordinates are taken from, as queries, keys and values are from a packed product, is not what is cut.
+    """
+    if end - start == 1 and len(bundle.axes) > 1:
+        view.constraints.picked.add(bundle.factors[bundle.position(axis)])
     for stop in (start, end):
         if 0 < stop < bundle.labels.shape[bundle.position(axis)]:
             view.constraints.box(bundle.take(axis, range(stop)))

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from irc.analysis.channels.alignment import Group, Letter, Operand, align, kept
 from irc.analysis.channels.bundles import Bundle, Labelled
 from irc.analysis.channels.constraints import Constraints, Reason
-from irc.analysis.channels.slots import UNLABELLED, Slot, is_small
+from irc.analysis.channels.slots import UNLABELLED, Slot, is_labelled_per_use
 from irc.analysis.concrete_shapes import ConcreteShapes
 from irc.ir import bodies, constant_tensor
 from irc.pass_base import node_id
@@ -128,7 +128,7 @@ class Propagation:
             return self._values[value]
         if not value.is_initializer():
             return Labelled(self.dims(value) or ())
-        if is_small(self.dims(value) or ()):
+        if is_labelled_per_use(value, self.dims(value) or ()):
             return self.slot(value, node, index).labelled()
         return self.of(value)
 

@@ -15,12 +15,13 @@ import onnx_ir as ir
 
 from irc.analysis.channels.bundles import Bundle
 from irc.analysis.channels.families import ChannelGroups, Family, PinnedAxis
+from irc.analysis.channels.product_terms import RECURRENT
 from irc.analysis.channels.slots import Slot
 from irc.analysis.operation_macs import UnknownCost, formula_of
 from irc.analysis.weights import Weights
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv"})
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+
 KERNEL = "kernel axis"
 """Reason of axes that nobody expects to be cut."""
 
@@ -106,8 +107,8 @@ class Roles:
         makers = tuple(operator for operator in self.operators if family in operator.makes)
         readers = tuple(operator for operator in self.operators if family in operator.reads)
         passers = tuple(operator for operator in self.operators if family in operator.passes)
-        features = min((axis.positions for axis in family.axes), default=1)
-        return Role(self._kind(family, makers, readers, passers), features, makers, readers, passers)
+        features = _features(family, (*makers, *readers, *passers))
+        return Role(self._kind(family, features, makers, readers, passers), features, makers, readers, passers)
 
     # -- operators ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,12 @@ class Roles:
         return found
 
     def _kind(
-        self, family: Family, makers: Sequence[Operator], readers: Sequence[Operator], passers: Sequence[Operator]
+        self,
+        family: Family,
+        features: int,
+        makers: Sequence[Operator],
+        readers: Sequence[Operator],
+        passers: Sequence[Operator],
     ) -> str:
         index = self._groups.families.index(family)
         touching = (*makers, *readers, *passers)
@@ -198,7 +204,7 @@ class Roles:
         if any(o.node.op_type in RECURRENT and (o in makers or o in passers) for o in touching):
             return "hidden units"
         if attention:
-            if self._groups.mode == "rows" and min(axis.positions for axis in family.axes) > 1:
+            if self._groups.mode == "rows" and features > 1:
                 return "heads"
             return "query/key dimensions" if any(o in readers for o in attention) else "value dimensions"
         if index in self._added and len(makers) > 1:
@@ -210,10 +216,17 @@ class Roles:
             for o in touching
             if o.weights
         )
-        if grouped and self._groups.mode == "rows" and min(axis.positions for axis in family.axes) > 1:
+        if grouped and self._groups.mode == "rows" and features > 1:
             return "convolution groups"
         if any(o.node.op_type in CONVOLUTIONS for o in touching):
             return "channels"
         if makers and readers:
             return "gated neurons" if index in self._multiplied and len(makers) > 1 else "neurons"
         return "features"
+
+
+def _features(family: Family, operators: Sequence[Operator]) -> int:
+    """Coordinates per atom on the weights of operators that multiply; a table of one number per head says nothing."""
+    multiplied = {slot for o in operators if o.node.op_type != "Gather" for slot in o.weights}
+    positions = [axis.positions for axis in family.axes if axis.slot in multiplied]
+    return min(positions or [axis.positions for axis in family.axes])

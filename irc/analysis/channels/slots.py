@@ -1,7 +1,8 @@
 """Where labels live: the axes of initializers.
 
-A small initializer (at most one axis longer than 1) has labels of its own for every use, since exporters store equal biases and scales
-once; a larger one has the same labels wherever it is used, since tied weights are meant.
+A small initializer (at most one axis longer than 1), and one that is only added, multiplied or compared elementwise, has labels of its own
+for every use, since exporters store equal biases, scales and tables once; any other has the same labels wherever it is used, since tied
+weights are meant.
 """
 
 from __future__ import annotations
@@ -50,6 +51,24 @@ class Slot:
         return Labelled(self.view, self.bundles)
 
 
-def is_small(dims: tuple[int, ...]) -> bool:
-    """Whether at most one axis is longer than 1."""
-    return sum(size > 1 for size in dims) <= 1
+BROADCASTING = (
+    *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "Sum", "Mean", "Where", "PRelu", "And", "Or", "Xor"),
+    *("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+)
+"""Elementwise operators of several operands."""
+
+
+def is_labelled_per_use(value: ir.Value, dims: tuple[int, ...]) -> bool:
+    """Whether every use of an initializer has labels of its own."""
+    if sum(size > 1 for size in dims) <= 1:
+        return True
+    return _is_broadcast(value)
+
+
+def _is_broadcast(value: ir.Value) -> bool:
+    """Whether a value is an operand of elementwise operators only, directly or by an Identity, as exporters spell a second use."""
+    return not value.is_graph_output() and all(
+        use.node.domain in ("", "ai.onnx")
+        and (use.node.op_type in BROADCASTING or (use.node.op_type == "Identity" and _is_broadcast(use.node.outputs[0])))
+        for use in value.uses()
+    )

@@ -13,7 +13,17 @@ import importlib
 
 from irc.channel_surgery.rewrites.registration import REGISTERED, Rewrite, rewrite
 
-_MODULES = ("attention", "normalization", "quantized", "recurrent", "sizes", "convolutions", "joins", "selections", "spreading")
+_MODULES = (
+    "attention",
+    "normalization",
+    "quantized",
+    "recurrent",
+    "sizes",
+    "convolutions",
+    "joins",
+    "selections",
+    "spreading",
+)
 
 
 @functools.cache

@@ -76,5 +76,6 @@ def gather(node: ir.Node, cut: Cut) -> None:
     old = constant(cut.original(node).inputs[1])
     if old is None or cut.size(tensor, axis) == tensor.dims[axis]:
         return
-    new = np.array(_among_survivors(cut, tensor, axis, [int(i) % tensor.dims[axis] for i in old.ravel()]), old.dtype)
+    wanted = _among_survivors(cut, tensor, axis, [int(i) % tensor.dims[axis] for i in old.ravel()])
+    new = np.array(wanted or [0], old.dtype)  # only the size of what is made is read where nothing survives
     cut.set_constant(node, 1, new.reshape(old.shape if old.ndim == 0 else (-1,)))

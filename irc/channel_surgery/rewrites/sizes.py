@@ -31,7 +31,7 @@ def size(node: ir.Node, cut: Cut) -> None:
     _restore(node, cut, np.array(tensor.dims, np.int64).prod(), np.array(cut.sizes(tensor), np.int64).prod())
 
 
-def _restore(node: ir.Node, cut: Cut, old: np.ndarray, new: np.ndarray) -> None:  # type: ignore[type-arg]
+def _restore(node: ir.Node, cut: Cut, old: np.ndarray, new: np.ndarray) -> None:
     if (old == new).all():
         return
     output = node.outputs[0]

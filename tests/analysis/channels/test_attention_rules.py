@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from channel_kit import MODES, Array, assert_exact, describe, model_of, random_feeds, random_weight
 
 from irc.analysis.channels import channel_groups
 from irc.channel_oracles import random_survivors
 from irc.channel_surgery import cut
 from irc.ir import snapshot
-from tests.channel_kit import MODES, Array, assert_exact, describe, model_of, random_feeds, random_weight
 
 W = random_weight
 TOKENS = ({"n": 3, "s": 4}, {"n": 1, "s": 9})
@@ -88,16 +88,69 @@ def test_four_axes(queries: int, kv: int, opset: int) -> None:
 
 
 @pytest.mark.parametrize("order", ["kvq", "vkq", "qvk"])
-def test_order_of_projections_does_not_matter(order: str) -> None:
+@pytest.mark.parametrize(("queries", "kv"), [(6, 2), (4, 1), (3, 3)])
+def test_order_of_projections_does_not_matter(order: str, queries: int, kv: int) -> None:
     lines = {name: f"{name} = MatMul(x, w{name})" for name in "qkv"}
     text = f"""g (float[n, s, {E}] x) => (float[n, s, 5] y) {{
         {lines[order[0]]}
         {lines[order[1]]}
         {lines[order[2]]}
-        o = Attention<q_num_heads=6, kv_num_heads=2>(q, k, v)
+        BODY
         y = MatMul(o, wo)
     }}"""
-    model = model_of(text, projections(6, 2, 4, 6), opset=23)
+    flat = f"o = Attention<q_num_heads={queries}, kv_num_heads={kv}>(q, k, v)"
+    for body in (flat, four("o4 = Attention(q4, k4, v4)")):
+        weights = projections(queries, kv, 4, 6) | (splits(queries, kv) if body != flat else {})
+        model = model_of(text.replace("BODY", body), weights, opset=23)
+        assert_exact(model, random_feeds(model, *TOKENS), families={"rows": 1, "columns": 2})
+        found = widths(model)
+        assert found["rows"] == [(kv if kv > 1 else queries, 1)]
+        assert sorted(found["columns"]) == sorted([(kv * 4, kv), (kv * 6, kv)])
+
+
+def test_keys_that_are_values() -> None:
+    text = f"""g (float[n, s, {E}] x) => (float[n, s, 5] y) {{
+        q = MatMul(x, wq)
+        k = MatMul(x, wk)
+        o = Attention<q_num_heads=4, kv_num_heads=4>(q, k, k)
+        y = MatMul(o, wo)
+    }}"""
+    weights = projections(4, 4, 4, 4)
+    del weights["wv"]
+    model = model_of(text, weights, opset=23)
+    assert_exact(model, random_feeds(model, *TOKENS), families=1)
+    assert widths(model) == {"rows": [(4, 1)], "columns": [(16, 4)]}
+
+
+@pytest.mark.parametrize("kind", ["Add", "output"])
+def test_probabilities_as_an_output(kind: str) -> None:
+    """Heads that are seen stay; heads that a product mixes may go."""
+    weights = {**projections(6, 2, 4, 4), **splits(6, 2)}
+    body = four("o4, nk, nv, p = Attention<qk_matmul_output_mode=3>(q4, k4, v4)")
+    if kind == "output":
+        text = network(body).replace("(float[n, s, 5] y)", "(float[n, s, 5] y, float[n, 6, s, s] p)")
+    else:
+        body += """
+        pt = Transpose<perm=[0, 2, 3, 1]>(p)
+        m = MatMul(pt, wm)
+        r = ReduceSum<keepdims=0>(m, two)"""
+        text = network(body).replace("y = MatMul(o, wo)", "z = MatMul(o, wo)\n y = Add(z, r)")
+        weights |= {"wm": W(6, 5, seed=12), "two": np.array([2])}
+    model = model_of(text, weights, opset=23)
+    proofs = assert_exact(model, random_feeds(model, *TOKENS))
+    assert proofs["rows"].cut == (0 if kind == "output" else 1) and proofs["columns"].cut == 2
+
+
+def test_keys_with_an_axis_of_heads() -> None:
+    weights = {**projections(4, 4, 4, 4), **splits(4, 4)}
+    del weights["split_q"]
+    body = """k3 = Reshape(k, split_kv)
+        v3 = Reshape(v, split_kv)
+        k4 = Transpose<perm=[0, 2, 1, 3]>(k3)
+        v4 = Transpose<perm=[0, 2, 1, 3]>(v3)
+        o = com.microsoft.MultiHeadAttention<num_heads=4>(q, k4, v4)"""
+    del weights["join"]
+    model = model_of(network(body), weights)
     assert_exact(model, random_feeds(model, *TOKENS), families={"rows": 1, "columns": 2})
 
 
@@ -132,7 +185,9 @@ def test_table_per_head_is_cut_with_the_heads() -> None:
         mask = Mul(b, table)
         o = Attention<q_num_heads=6, kv_num_heads=2>(q, k, v, mask)"""
     weights |= {"last": np.array([2]), "one": np.array([1])}
-    body = body.replace("mask = Mul(b, table)", "c = Transpose<perm=[0, 1, 3, 2]>(b)\n d = Add(b, c)\n mask = Mul(d, table)")
+    body = body.replace(
+        "mask = Mul(b, table)", "c = Transpose<perm=[0, 1, 3, 2]>(b)\n d = Add(b, c)\n mask = Mul(d, table)"
+    )
     model = model_of(network(body), weights, opset=23)
     assert_exact(model, random_feeds(model, *TOKENS), families={"rows": 1, "columns": 2})
     assert any(axis.slot.name == "table" for axis in channel_groups(model).families[0].axes)

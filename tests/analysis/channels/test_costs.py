@@ -62,7 +62,42 @@ def recurrent() -> ir.Model:
     return model_of(RECURRENT, weights)
 
 
-MODELS = {"residual": residual, "attention": attention, "recurrent": recurrent}
+ATTENTION_OPERATOR = """g (float[batch,seq,24] x) => (float[batch,seq,6] y) {
+  q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
+  o = Attention<q_num_heads=4,kv_num_heads=2,scale=0.3>(q, k, v) y = MatMul(o, out)
+}"""
+
+
+def attention_operator() -> ir.Model:
+    """Grouped queries, and values narrower than keys."""
+    weights = {
+        "wq": random_weight(24, 32),
+        "wk": random_weight(24, 16),
+        "wv": random_weight(24, 6),
+        "out": random_weight(12, 6),
+    }
+    return model_of(ATTENTION_OPERATOR, weights, opset=23, ir_version=11)
+
+
+CONSTANT_PRODUCT = """g (float[batch,4] x) => (float[batch,3] y) {
+  w = MatMul(left, right) h = MatMul(x, w) r = Relu(h) y = MatMul(r, out)
+}"""
+
+
+def constant_product() -> ir.Model:
+    """A weight that is a product of constants, which no inference computes."""
+    return model_of(
+        CONSTANT_PRODUCT, {"left": random_weight(4, 2), "right": random_weight(2, 8), "out": random_weight(8, 3)}
+    )
+
+
+MODELS = {
+    "residual": residual,
+    "attention": attention,
+    "attention operator": attention_operator,
+    "recurrent": recurrent,
+    "constant product": constant_product,
+}
 
 
 def counted(model: ir.Model) -> tuple[int, int]:
@@ -83,6 +118,21 @@ def test_costs_are_those_of_the_cut_model(name, mode, data):
     model = MODELS[name]()
     assert (costs.macs(), costs.parameters()) == counted(model)
     cut(model, groups.propagation, alive)
+    assert (costs.macs(alive), costs.parameters(alive)) == counted(model)
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_cuts_of_both_modes_at_once(data):
+    propagation = propagate(attention())
+    rows, columns = (ChannelGroups(propagation, mode) for mode in MODES)
+    costs = ChannelCosts(rows, also=[columns])
+    alive = np.ones(propagation.constraints.count, dtype=bool)
+    for groups in (rows, columns):
+        widths = {family: data.draw(st.integers(1, family.width)) for family in groups.families}
+        alive &= ChannelCosts(groups).survivors(widths)
+    model = attention()
+    cut(model, propagation, alive)
     assert (costs.macs(alive), costs.parameters(alive)) == counted(model)
 
 
@@ -112,7 +162,12 @@ def test_a_family_is_worth_what_cutting_it_saves(mode):
 def test_a_bias_that_two_layers_share_counts_once_while_they_are_cut_alike():
     text = """g (float[1,4] x) => (float[1,3] y) {
       a = Gemm(x, w1, b) r = Relu(a) c = Gemm(r, w2, b) s = Relu(c) y = MatMul(s, out) }"""
-    weights = {"w1": random_weight(4, 6), "w2": random_weight(6, 6), "b": np.ones(6, dtype=np.float32), "out": random_weight(6, 3)}
+    weights = {
+        "w1": random_weight(4, 6),
+        "w2": random_weight(6, 6),
+        "b": np.ones(6, dtype=np.float32),
+        "out": random_weight(6, 3),
+    }
     for left, right in ((6, 6), (3, 3), (3, 6), (3, 2)):
         groups = ChannelGroups(propagate(model_of(text, weights)), "rows")
         one, two = groups.families

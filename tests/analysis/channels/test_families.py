@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from channel_kit import describe, model_of, random_weight
 
 from irc.analysis.channels import ChannelGroups, Mode, channel_groups
@@ -89,8 +90,6 @@ HEADS = """g (float[N,T,12] x) => (float[N,T,12] y) {
 
 
 def attention(mode: Mode) -> ChannelGroups:
-    import numpy as np
-
     weights = {name: random_weight(12, 12, seed=i) for i, name in enumerate(("wq", "wk", "wv", "wo"))}
     weights |= {"split": np.array([0, 0, 3, 4]), "merge": np.array([0, 0, 12])}
     return channel_groups(model_of(HEADS, weights), mode=mode)
@@ -121,14 +120,49 @@ def test_uneven_rows_are_seen() -> None:
     assert groups.uneven(groups.survivors({family: family.atoms[1:]}))
 
 
-def test_rows_of_unlike_channels_stay() -> None:
-    text = """g (float[N,6,5,5] x) => (float[N,4,5,5] y) {
-      a = Conv<kernel_shape=[1,1]>(x, w1)
-      b = Conv<kernel_shape=[1,1]>(x, w2)
-      c = Concat<axis=1>(a, b)
-      d = Conv<kernel_shape=[1,1],group=2>(c, w3)
-      y = Conv<kernel_shape=[1,1]>(d, w4)
+UNLIKE = """g (float[N,6,5,5] x) => (float[N,4,5,5] y) {
+  a = Conv<kernel_shape=[1,1]>(x, w1)
+  b = Conv<kernel_shape=[1,1]>(x, w2)
+  c = Concat<axis=1>(a, b)
+  d = Conv<kernel_shape=[1,1],group=2>(c, w3)
+  y = Conv<kernel_shape=[1,1]>(d, w4)
+}"""
+
+
+def test_unlike_channels_in_rows_of_one_length_are_cut_in_step() -> None:
+    groups = groups_of(UNLIKE, "columns", w1=(5, 6, 1, 1), w2=(3, 6, 1, 1), w3=(6, 4, 1, 1), w4=(4, 6, 1, 1))
+    assert widths(groups) == {"a": (4, 2), "d": (3, 2)}, "rows a0 a1 a2 a3 and a4 b0 b1 b2"
+    assert {axis.slot.name for axis in groups.family("a").axes} == {"w1", "w2", "w3"}
+
+
+def test_unlike_parts_of_rows_are_families_of_their_own() -> None:
+    """As in partial rotary embeddings: two dimensions of every head are turned, and four are not."""
+    text = """g (float[N,T,7] x) => (float[N,T,5] y) {
+      q = MatMul(x, w1)
+      h = Reshape(q, split)
+      turned, rest = Split<axis=3>(h, sizes)
+      t = Tanh(turned)
+      r = Relu(rest)
+      c = Concat<axis=3>(t, r)
+      f = Reshape(c, merge)
+      y = MatMul(f, w2)
     }"""
-    groups = groups_of(text, "columns", w1=(5, 6, 1, 1), w2=(3, 6, 1, 1), w3=(6, 4, 1, 1), w4=(4, 6, 1, 1))
-    assert "a" not in widths(groups), describe(groups)
-    assert widths(groups)["d"] == (3, 2)
+    weights = {"w1": random_weight(7, 18), "w2": random_weight(18, 5), "sizes": np.array([2, 4])}
+    weights |= {"split": np.array([0, 0, 3, 6]), "merge": np.array([0, 0, 18])}
+    groups = channel_groups(model_of(text, weights), mode="columns")
+    assert sorted(widths(groups).values()) == [(2, 3), (4, 3)], describe(groups)
+
+
+def test_what_can_only_be_cut_together_is_pinned() -> None:
+    text = """g (float[N,6] x) => (float[N,5] y) {
+      a = MatMul(x, w1)
+      b = Slice(a, zero, most, last)
+      c = Slice(a, one, all, last)
+      d = Add(b, c)
+      y = MatMul(d, w2)
+    }"""
+    weights = {"w1": random_weight(6, 8), "w2": random_weight(7, 5)}
+    weights |= {"zero": np.array([0]), "one": np.array([1]), "most": np.array([7]), "all": np.array([8]), "last": np.array([1])}
+    groups = channel_groups(model_of(text, weights))
+    assert not groups.families
+    assert {pin.reason.kind for pin in groups.pinned if pin.slot.name == "w1"} == {"free axis", "indivisible"}

@@ -22,14 +22,17 @@ def slice_of(start: int, end: int, step: int = 1, axis: int = 1, dtype: type = n
 
 
 @pytest.mark.parametrize("opset", [9, 13])
-@pytest.mark.parametrize(("start", "end"), [(0, 4), (-9, -2), (3, END), (3, 1000)])
+@pytest.mark.parametrize(("start", "end"), [(0, 5), (-9, -2), (1, END), (1, 1000)])
 def test_a_contiguous_slice_keeps_counting_survivors(opset: int, start: int, end: int) -> None:
     count = len(range(*slice(start, end).indices(12)))
     if opset < 10:
         body = f"a = MatMul(x, w1) b = Slice<starts=[{start}], ends=[{end}], axes=[1]>(a) c = Relu(b) y = MatMul(c, w2)"
         parameters = {}
     else:
-        body, parameters = "a = MatMul(x, w1) b = Slice(a, s, e, x_, p) c = Relu(b) y = MatMul(c, w2)", slice_of(start, end, axis=-1)
+        body, parameters = (
+            "a = MatMul(x, w1) b = Slice(a, s, e, x_, p) c = Relu(b) y = MatMul(c, w2)",
+            slice_of(start, end, axis=-1),
+        )
         parameters["x_"] = parameters.pop("x")
     initializers = weights(w1=(4, 12), w2=(count, 3)) | parameters
     check(flat(body), initializers, [f"{count} on w1.1x1 w2.0x1", f"{12 - count} on w1.1x1"], opset=opset)
@@ -98,7 +101,9 @@ def test_bounds_that_are_partly_computed_stay_computed() -> None:
 
 
 def test_bounds_that_depend_on_sizes_or_data_pin_their_axis_only() -> None:
-    body = "a = MatMul(x, w1) sh = Shape(a) t = Gather(sh, one) b = Slice(a, zero, t, two) m = ReduceMax(b) y = Mul(m, m)"
+    body = (
+        "a = MatMul(x, w1) sh = Shape(a) t = Gather(sh, one) b = Slice(a, zero, t, two) m = ReduceMax(b) y = Mul(m, m)"
+    )
     made = model_of(
         flat(body, given="float[N,S,4] x", made="float[1,1,1] y"),
         weights(w1=(4, 1024), one=ints(1), zero=ints(0), two=ints(2)),
@@ -113,8 +118,19 @@ def test_bounds_that_depend_on_sizes_or_data_pin_their_axis_only() -> None:
 def test_a_bound_that_callers_may_override_pins() -> None:
     body = "a = MatMul(x, w1) b = Slice(a, s, e, one) y = MatMul(b, w2)"
     text = flat(body, given="float[N,4] x, int64[1] e")
-    made = model_of(text, weights(w1=(4, 12), w2=(6, 3), s=ints(0), e=ints(6), one=ints(1)))
+    given = weights(w1=(4, 12), w2=(6, 3), s=ints(0), e=ints(6), one=ints(1))
+    assert given.pop("e").tolist() == [6]
+    assert channel_groups(model_of(flat(body), given | {"e": ints(6)})).families
+    for initializers in (given, given | {"e": ints(6)}):
+        assert not channel_groups(model_of(text, initializers)).families
+
+
+def test_a_piece_of_an_axis_into_which_the_batch_is_merged_pins() -> None:
+    body = "a = MatMul(x, w1) b = Reshape(a, s) c = Slice(b, zero, nine, one) d = ReduceMax(c, one) y = Mul(d, d)"
+    given = weights(w1=(4, 12), s=ints(0, -1), zero=ints(0), nine=ints(9), one=ints(1))
+    made = model_of(flat(body, given="float[N,S,4] x", made="float[N,1] y"), given)
     assert not channel_groups(made).families
+    assert "dynamic size" in reasons(made, "w1")
 
 
 @pytest.mark.parametrize(
@@ -160,10 +176,20 @@ def test_one_channel_alone_stays() -> None:
     assert "single channel" in reasons(made, "w1")
 
 
+def test_one_channel_read_for_its_size_is_cut_like_any() -> None:
+    body = (
+        "a = MatMul(x, w1) b = Gather<axis=2>(a, i) sh = Shape(b) s = Concat<axis=0>(sh, six, two) h = Reshape(a, s) r = Tanh(h) "
+        "o = Reshape(r, j) y = MatMul(o, w2)"
+    )
+    given = weights(w1=(4, 12), w2=(12, 3), i=scalar(-1), six=ints(6), two=ints(2), j=ints(0, 0, 12))
+    check(tokens(body), given, ["6 on w1.1x2 w2.0x2"], ["12 on w1.1x1 w2.0x1"])
+
+
 def test_gather_of_heads() -> None:
     text = tokens(HEADS.format("b = Gather<axis=2>(h, i)"))
     initializers = weights(w1=(4, 24), w2=(16, 3), s=ints(0, 0, 3, 8), join=ints(0, 0, 16), i=ints(2, 0))
-    check(text, initializers, ["1 on w1.1x8", "2 on w1.1x8 w2.0x8"], ["16 on w1.1x1 w2.0x1", "8 on w1.1x1"])
+    check(text, initializers, ["1 on w1.1x8", "2 on w1.1x8 w2.0x8"], [])
+    # Heads that are read and heads that are not would have to lose equally many: unlike rows.
 
 
 def test_a_lookup_keeps_its_table_and_carries_features() -> None:
@@ -175,7 +201,7 @@ def test_a_lookup_keeps_its_table_and_carries_features() -> None:
 
 def test_a_table_tied_with_the_output_is_pinned_where_it_is_looked_up() -> None:
     body = "b = Gather(e, x) t = Transpose(e) y = MatMul(b, t)"
-    check(flat(body, given="int64[N,S] x", made="float[N,S,5] y"), weights(e=(5, 12)), ["12 on e.1x2"])
+    check(flat(body, given="int64[N,S] x", made="float[N,S,5] y"), weights(e=(5, 12)), ["12 on e.1x1"])
 
 
 def test_two_gathers_share_their_indices() -> None:
@@ -190,6 +216,17 @@ def test_cumulative_sums_keep_their_own_axis(axis: int, expected: list[str]) -> 
     check(tokens(body), weights(w1=(4, 12), w2=(12, 3), axis=scalar(axis)), expected)
 
 
+def test_reversing_keeps_time_and_batch() -> None:
+    body = "a = MatMul(x, w1) b = ReverseSequence<time_axis=1, batch_axis=0>(a, lengths) y = MatMul(b, w2)"
+    text = flat(body, given="float[2,9,4] x", made="float[2,9,3] y")
+    check(text, weights(w1=(4, 12), w2=(12, 3), lengths=ints(4, 9)), ["12 on w1.1x1 w2.0x1"])
+    body = "a = MatMul(x, w1) b = ReverseSequence<time_axis=1, batch_axis=0>(a, lengths) y = MatMul(b, w2)"
+    made = check(
+        flat(body, given="float[2,4] x", made="float[2,3] y"), weights(w1=(4, 12), w2=(12, 3), lengths=ints(4, 9)), []
+    )
+    assert "ordered axis" in reasons(made, "w1")
+
+
 def test_a_triangle_keeps_its_last_two_axes() -> None:
     body = "a = Conv(x, w1) b = Trilu(a) y = Conv(b, w2)"
     text = flat(body, given="float[N,4,S,S] x", made="float[N,3,S,S] y")
@@ -202,12 +239,11 @@ def test_a_triangle_keeps_its_last_two_axes() -> None:
     "body",
     ["a = MatMul(x, w1) i = Cast<to=7>(a) z = Mul(i, zero) b = GatherElements<axis=1>(a, z) y = MatMul(b, w2)",
      "a = MatMul(x, w1) u = Compress<axis=1>(a, keep) b = Concat<axis=1>(u, a) y = MatMul(a, w2)",
-     "a = MatMul(x, w1) v, j = TopK<axis=1>(a, k) y = MatMul(v, w2)",
      "a = MatMul(x, w1) b = ScatterElements<axis=1>(a, at, x) y = MatMul(b, w2)"],
 )  # fmt: skip
 def test_operators_without_a_rule_pin(body: str) -> None:
     initializers = weights(
-        w1=(4, 12), w2=(12, 3), zero=ints(0), keep=np.array([True] * 6 + [False] * 6), k=ints(12), at=np.tile(np.arange(4), (2, 1))
+        w1=(4, 12), w2=(12, 3), zero=ints(0), keep=np.array([True] * 6 + [False] * 6), at=np.tile(np.arange(4), (2, 1))
     )  # fmt: skip
     text = flat(body, given="float[2,4] x", made="float[2,3] y")
     made = model_of(text, {k: v for k, v in initializers.items() if k in body})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
+from channel_kit import MODES, assert_exact, describe, model_of, random_feeds, random_weight
 
 from irc.analysis.channels import channel_groups
-from tests.channel_kit import MODES, assert_exact, describe, model_of, random_feeds, random_weight
+from irc.channel_surgery import cut
+from irc.ir import snapshot
 
 W = random_weight
 
@@ -164,6 +168,34 @@ def test_runtime_group_norm_counts_its_groups(kind: str) -> None:
     groups = channel_groups(model)
     assert [(len(f.atoms), bool(f.statistics)) for f in groups.families] == [(4, False)]
     assert exact_families(model) == {"rows": 1, "columns": 0}
+    small = snapshot(model)
+    cut(small, groups.propagation, groups.survivors({groups.families[0]: groups.families[0].atoms[:3]}))
+    assert next(n for n in small.graph if n.op_type == kind).attributes.get_int("groups") == 3
+
+
+def unchecked(text: str, weights: dict[str, np.ndarray], opset: int) -> ir.Model:  # type: ignore[type-arg]
+    """A model with operators that ONNX Runtime has and the checker of onnx refuses."""
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> ' + text)
+    for name, array in weights.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    return ir.from_proto(proto)
+
+
+def test_simplified_normalization_of_the_standard_domain() -> None:
+    text = between_products("z = SimplifiedLayerNormalization(h, s)").replace("y) {", "y) <float[n, s, 8] z> {")
+    model = unchecked(text, {**HIDDEN, "s": W(8, seed=3)}, 20)
+    assert_exact(model, random_feeds(model, *TOKENS), families=1)
+    assert exact_families(model) == {"rows": 0, "columns": 0}
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_group_normalization_of_opset_18(groups: int) -> None:
+    """Its scale and bias have one element per group."""
+    text = between_convolutions(f"z = GroupNormalization<num_groups={groups}>(h, s, b)")
+    model = unchecked(text, {**CONVOLUTIONS, "s": W(groups, seed=3), "b": W(groups, seed=4)}, 18)
+    assert_exact(model, random_feeds(model, *IMAGES), families=1)
+    assert exact_families(model) == {"rows": 1, "columns": 0}
+    assert any(axis.slot.name == "s" for axis in channel_groups(model).families[0].axes)
 
 
 def test_embedding_normalization() -> None:

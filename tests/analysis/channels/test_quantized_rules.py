@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from channel_kit import MODES, Array, assert_exact, describe, model_of, random_feeds, random_weight
 
 from irc.analysis.channels import channel_groups
-from tests.channel_kit import MODES, Array, assert_exact, describe, model_of, random_feeds, random_weight
 
 W = random_weight
 TOKENS = ({"n": 3, "s": 4}, {"n": 1, "s": 9})
@@ -35,8 +35,8 @@ def test_weights_behind_dequantization(axis: int | None) -> None:
     """Weight, bias, scales and zero points per output channel."""
     per = (8,) if axis == 0 else ()
     text = f"""g (float[n, 3, 9, 7] x) => (float[n, 5, 9, 7] y) {{
-        w1 = DequantizeLinear{'<axis=0>' if axis == 0 else ''}(q1, s1, z1)
-        b1 = DequantizeLinear{'<axis=0>' if axis == 0 else ''}(qb, sb)
+        w1 = DequantizeLinear{"<axis=0>" if axis == 0 else ""}(q1, s1, z1)
+        b1 = DequantizeLinear{"<axis=0>" if axis == 0 else ""}(qb, sb)
         h = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(x, w1, b1)
         a = Relu(h)
         q = QuantizeLinear(a, sa, za)
@@ -284,6 +284,7 @@ def test_softmax_of_integers_pins() -> None:
         "z = com.microsoft.QuickGelu(h)",
         "z = com.microsoft.Gelu(h)",
         "t = com.microsoft.FusedMatMul<alpha=0.5, transB=1>(h, w)\n z = Relu(t)",
+        "t = com.microsoft.TransposeMatMul<alpha=0.5, transB=1>(h, w)\n z = Relu(t)",
     ],
 )
 def test_fused_elementwise_operators(body: str) -> None:
@@ -292,7 +293,9 @@ def test_fused_elementwise_operators(body: str) -> None:
         {body}
         y = MatMul(z, w2)
     }}"""
-    weights = {"w1": W(6, 8), "w2": W(8, 5)} | {name: a for name, a in (("b", W(8)), ("w", W(8, 8))) if f", {name})" in body}
+    weights = {"w1": W(6, 8), "w2": W(8, 5)} | {
+        name: a for name, a in (("b", W(8)), ("w", W(8, 8))) if f", {name})" in body
+    }
     model = model_of(text, weights)
     families = 2 if "MatMul" in body else 1
     assert assert_exact(model, random_feeds(model, *TOKENS), families=families)["rows"].cut == families
@@ -318,3 +321,122 @@ def test_fused_gemm() -> None:
     }"""
     model = model_of(text, {"w1": W(8, 6), "b1": W(8), "w2": W(8, 5)})
     assert assert_exact(model, random_feeds(model, {"n": 3}, {"n": 5}), families=1)["rows"].cut == 1
+
+
+U8 = np.uint8
+STATIC: dict[str, Array] = {"sa": f32(0.05), "za": np.array(120, U8)}
+SMALL: dict[str, Array] = {"w1": W(12, 3, 1, 1), "w2": W(5, 12, 1, 1, seed=2)}
+
+
+@pytest.mark.parametrize(
+    ("body", "shapes", "more"),
+    [
+        ("z = com.microsoft.QLinearAveragePool<kernel_shape=[2, 2]>(q, sa, za, sa, za)", "uint8[n, 12, 7, 5] z", {}),
+        (
+            """t = Transpose<perm=[0, 2, 3, 1]>(q)
+            u = com.microsoft.QLinearAveragePool<kernel_shape=[2, 2], channels_last=1>(t, sa, za, sa, za)
+            z = Transpose<perm=[0, 3, 1, 2]>(u)""",
+            "uint8[n, 7, 5, 12] u",
+            {},
+        ),
+        (
+            """t = Transpose<perm=[0, 2, 3, 1]>(q)
+            u = com.microsoft.QLinearGlobalAveragePool<channels_last=1>(t, sa, za, sa, za)
+            z = Transpose<perm=[0, 3, 1, 2]>(u)""",
+            "uint8[n, 1, 1, 12] u",
+            {},
+        ),
+        (
+            """t = Transpose<perm=[0, 2, 3, 1]>(q)
+            u = com.microsoft.NhwcMaxPool<kernel_shape=[2, 2]>(t)
+            z = Transpose<perm=[0, 3, 1, 2]>(u)""",
+            "uint8[n, 7, 5, 12] u",
+            {},
+        ),
+        (
+            """d = com.microsoft.DequantizeLinear(q, sa, za)
+            z = com.microsoft.QuantizeLinear(d, sa, za)""",
+            "",
+            {},
+        ),
+        (
+            """c = Greater(h, zero)
+            z = com.microsoft.QLinearWhere(c, q, sa, za, r, sa, za, sa, za)""",
+            "uint8[n, 12, 8, 6] z",
+            {"zero": f32(0), "r": np.arange(100, 112, dtype=U8).reshape(12, 1, 1)},
+        ),
+    ],
+)
+def test_operators_whose_shape_the_exporter_says(body: str, shapes: str, more: dict[str, Array]) -> None:
+    text = f"""g (float[n, 3, 8, 6] x) => (float[n, 5, a, b] y) <{shapes}> {{
+        h = Conv<kernel_shape=[1, 1]>(x, w1)
+        q = QuantizeLinear(h, sa, za)
+        {body}
+        f = DequantizeLinear(z, sa, za)
+        y = Conv<kernel_shape=[1, 1]>(f, w2)
+    }}"""
+    model = model_of(text, SMALL | STATIC | more)
+    assert assert_exact(model, random_feeds(model, {"n": 2}, {"n": 1}), families=1)["rows"].cut == 1
+
+
+def test_convolution_of_integers_of_the_runtime() -> None:
+    text = """g (float[n, 3, 8, 6] x) => (float[n, 5, 8, 6] y) <uint8[n, 12, 8, 6] z> {
+        h = Conv<kernel_shape=[1, 1]>(x, w1)
+        q = QuantizeLinear(h, sa, za)
+        z = com.microsoft.QLinearConv<kernel_shape=[1, 1]>(q, sa, za, wq, sa, zw, sa, za)
+        f = DequantizeLinear(z, sa, za)
+        y = Conv<kernel_shape=[1, 1]>(f, w2)
+    }"""
+    weights = SMALL | STATIC | {"wq": integers(12, 12, 1, 1, dtype=U8), "zw": np.array(70, U8)}
+    model = model_of(text, weights)
+    assert assert_exact(model, random_feeds(model, {"n": 2}, {"n": 1}), families=2)["rows"].cut == 2
+    last = channel_groups(model_of(text.replace("QLinearConv<", "QLinearConv<channels_last=1, "), weights))
+    assert "channels last" in describe(last)
+
+
+@pytest.mark.parametrize(
+    ("body", "families", "statistic"),
+    [
+        ("z = com.microsoft.BiasAdd(h, b, h)", 1, False),
+        ("z = com.microsoft.BiasDropout(h, b, h)", 1, False),
+        ("z = com.microsoft.BiasSoftmax<axis=2, is_inner_broadcast=0>(h, b)", 0, False),
+        ("z = com.microsoft.SimplifiedLayerNormalization(h, b)", 1, True),
+        ("z = com.microsoft.BiasSplitGelu(h, b)", 0, False),
+        ("z = com.microsoft.QLinearReduceMean<axes=[1], keepdims=1>(h, s, s, s, s)", 1, False),
+        ("z = com.microsoft.QLinearReduceMean<axes=[2], keepdims=1>(h, s, s, s, s)", 0, False),
+    ],
+)
+def test_operators_without_a_kernel_for_the_cpu(body: str, families: int, statistic: bool) -> None:
+    text = f"""g (float[n, s, 6] x) => (float[n, s, 5] y) <float[n, {"1" if "axes=[1]" in body else "s"}, 8] z> {{
+        h = MatMul(x, w1)
+        {body}
+        y = MatMul(z, w2)
+    }}"""
+    if "axes=[2]" in body:
+        text = text.replace("8] z>", "1] z>").replace("MatMul(z, w2)", "Mul(z, w3)")
+    weights = {"w1": W(6, 8), "w2": W(8, 5), "w3": W(5)} | ({"b": W(8)} if ", b" in body else {"s": f32(1)})
+    del weights["w2" if "w3" in text else "w3"]
+    groups = channel_groups(model_of(text, weights))
+    if "axes=[2]" in body:
+        assert [bool(f.statistics) for f in groups.families] == [True]
+        return
+    assert [bool(f.statistics) for f in groups.families] == [statistic] * families
+
+
+def test_groups_of_integer_and_fused_convolutions() -> None:
+    text = """g (uint8[n, 3, 9, 7] x) => (float[n, 5, 9, 7] y) {
+        a = ConvInteger<kernel_shape=[1, 1]>(x, w1)
+        f = Cast<to=1>(a)
+        q = QuantizeLinear(f, sa, za)
+        b = ConvInteger<kernel_shape=[1, 1], group=4>(q, w2, za)
+        g = Cast<to=1>(b)
+        c = com.microsoft.FusedConv<kernel_shape=[1, 1], group=4, activation="Relu">(g, w3)
+        y = Conv<kernel_shape=[1, 1]>(c, w4)
+    }"""
+    weights = {
+        "w1": integers(8, 3, 1, 1, dtype=U8), "sa": f32(9.0), "za": np.array(140, U8),
+        "w2": integers(8, 2, 1, 1, dtype=U8), "w3": W(8, 2, 1, 1), "w4": W(5, 8, 1, 1),
+    }  # fmt: skip
+    model = model_of(text, weights)
+    proofs = assert_exact(model, random_feeds(model, *IMAGES))
+    assert proofs["rows"].cut == 1 and atoms(model)["rows"] == [4]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from channel_kit import MODES, Array, assert_exact, describe, model_of, random_feeds, random_weight
 
 from irc.analysis.channels import channel_groups
-from tests.channel_kit import MODES, Array, assert_exact, describe, model_of, random_feeds, random_weight
 
 W = random_weight
 TOKENS = ({"n": 3, "s": 4}, {"n": 1, "s": 9})
@@ -159,6 +159,21 @@ def test_pooling_passes_channels(body: str) -> None:
     model = model_of(text, used)
     feeds = random_feeds(model) if "grid" in body else random_feeds(model, *IMAGES)
     assert assert_exact(model, feeds, families=1)["rows"].cut == 1
+
+
+def test_sampling_of_the_runtime_passes_channels() -> None:
+    text = between_convolutions("z = com.microsoft.GridSample(h, grid)").replace("float[n, 3", "float[1, 3")
+    text = text.replace("y) {", "y) <float[1, 8, 3, 4] z> {")
+    grid = np.random.default_rng(0).uniform(-1, 1, (1, 3, 4, 2)).astype(np.float32)
+    model = model_of(text, {**CONVOLUTIONS, "grid": grid})
+    assert assert_exact(model, random_feeds(model), families=1)["rows"].cut == 1
+
+
+def test_regions_pass_channels() -> None:
+    """ONNX Runtime has no kernel for the CPU."""
+    weights = {**CONVOLUTIONS, "rois": np.array([[0, 0, 0, 5, 5]], np.float32)}
+    model = model_of(between_convolutions("z = MaxRoiPool<pooled_shape=[2, 2]>(h, rois)"), weights)
+    assert [len(f.atoms) for f in channel_groups(model).families] == [8]
 
 
 def test_places_of_maxima_pin() -> None:

@@ -17,7 +17,10 @@ from irc.errors import UsageError
 
 
 def kinds(document):
-    return {family["name"]: (family["kind"], family["width"], family["cells"], family["features"]) for family in document["families"]}
+    return {
+        family["name"]: (family["kind"], family["width"], family["cells"], family["features"])
+        for family in document["families"]
+    }
 
 
 def test_families_of_a_transformer():
@@ -110,7 +113,9 @@ def test_a_stream_that_reaches_an_output_is_one_pinned_group_until_it_is_allowed
 
 
 def test_an_output_that_is_not_there():
-    with pytest.raises(UsageError, match=r"--allow-output logit: the model has no such output; did you mean 'logits'\?"):
+    with pytest.raises(
+        UsageError, match=r"--allow-output logit: the model has no such output; did you mean 'logits'\?"
+    ):
         describe_channels(convolutional(1), allow_outputs=["logit"])
 
 

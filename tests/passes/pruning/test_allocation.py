@@ -108,7 +108,8 @@ def step_of(model: ir.Model, target: str | None, round_to: object = "target", mo
 
 def test_convolutions_are_rounded_for_onnx_runtime_and_matrix_products_are_not():
     assert step_of(cnn(), "ort") == {"a": 16, "c": 16}
-    assert step_of(cnn(width=16), "ort") == {"a": 4, "c": 16}
+    assert step_of(cnn(width=16), "ort") == {"a": 16, "c": 16}  # a depthwise convolution is slower with 12
+    assert step_of(cnn(width=12), "ort") == {"a": 4, "c": 16}
     assert set(step_of(attention(), "ort").values()) == {1}
     assert set(step_of(cnn(), None).values()) == {1}
 

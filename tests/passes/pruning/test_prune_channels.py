@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from channel_kit import model_of, random_feeds, random_weight, run
+from pruning_models import attention, cnn, mlp, normalized
 
 import irc.ir
 from irc import PassManager, pipeline, targets
@@ -24,8 +26,6 @@ from irc.pipeline import Step
 from irc.selection import Selection
 from irc.testing import assert_conforms
 from irc.testing.integrity import model_bytes
-from channel_kit import model_of, random_feeds, random_weight, run
-from pruning_models import attention, cnn, mlp, normalized
 
 HALF = PruneChannels(ratio=0.5)
 
@@ -162,7 +162,7 @@ def test_of_families_that_rounding_cuts_together_no_more_than_it_takes():
 def test_a_budget_out_of_reach_says_how_far_it_goes():
     with pytest.raises(UsageError, match=r"macs=0.01 cannot be reached, only 0\.\d+; ask for less"):
         prune(PruneChannels(macs=0.01), cnn())
-    with pytest.raises(UsageError, match="parameters=0.5 cannot be reached, only 1;"):
+    with pytest.raises(UsageError, match=r"parameters=0.5 cannot be reached, only 1;"):
         prune(PruneChannels(parameters=0.5), mlp(4, 3))
 
 

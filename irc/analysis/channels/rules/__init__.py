@@ -15,7 +15,24 @@ import importlib
 from irc.analysis.channels.propagation import Rule
 from irc.analysis.channels.rules.registration import REGISTERED, rule
 
-_MODULES = ("attention", "normalization", "pooling", "quantized", "recurrent", "reductions", "runtime_operators", "elementwise", "products", "convolutions", "reshapes", "joins", "selections", "spatial", "spreading", "told_sizes")
+_MODULES = (
+    "attention",
+    "normalization",
+    "pooling",
+    "quantized",
+    "recurrent",
+    "reductions",
+    "runtime_operators",
+    "elementwise",
+    "products",
+    "convolutions",
+    "reshapes",
+    "joins",
+    "selections",
+    "spatial",
+    "spreading",
+    "told_sizes",
+)
 
 
 @functools.cache

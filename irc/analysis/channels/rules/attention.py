@@ -1,7 +1,7 @@
 """Attention as two products: scores Q K^T over head dimensions, and weights times V.
 
-In letters: Q [batch, kv, rep, s, d], K [batch, kv, t, d], V [batch, kv, t, v] => Y [batch, kv, rep, s, v]; every head of K and V serves `rep`
-consecutive heads of Q. Row mode cuts heads of K and V with those of Q that they serve, column mode dimensions of heads.
+In letters: Q [batch, kv, rep, s, d], K [batch, kv, t, d], V [batch, kv, t, v] => Y [batch, kv, rep, s, v]; every head of K and V
+serves `rep` consecutive heads of Q. Row mode cuts heads of K and V with those of Q that they serve, column mode dimensions of heads.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def attention(view: NodeView) -> None:
             past = tuple("past" if letter == "t" else letter for letter in letters)
             operands.append((_still(view, view.read(index), (2,)), past))
     masks = [_mask(view, view.read(3), heads)] if view.has(3) else []
-    scores, made = attend(view, split_queries(view, q, heads), keys, values, masks)
+    whole = split_heads(view, q, queries)
+    outer = [bundle.factors[bundle.position(1)] for bundle in whole.bundles if 1 in bundle.axes]
+    scores, made = attend(view, split_queries(view, whole, heads), keys, values, masks, heads=outer)
     write_heads(view, made, heads, flat=flat)
     for index, operands, letters in ((1, keys, _KEY), (2, values, _VALUE)):
         if view.makes(index):
@@ -104,7 +106,7 @@ def multi_head_attention(view: NodeView) -> None:
 def packed_attention(view: NodeView) -> None:
     """Attention of x W + B, with queries, keys and values side by side in the columns of W."""
     view.parameters(3, 6)
-    if view.has(4) or view.makes(1) or view.node.attributes.get_int("do_rotary", 0):
+    if view.has(4) or view.makes(1) or view.node.attributes.get_int("do_rotary", 0) != 0:
         view.pin_inputs("state", f"{view.where} has a state or rotates")
         return
     x, weight = view.read(0), view.read(1)
@@ -112,7 +114,9 @@ def packed_attention(view: NodeView) -> None:
     heads = Heads(count, 1)
     columns = weight.dims[1]
     sizes = view.node.attributes.get_ints("qkv_hidden_sizes", [columns // 3] * 3)
-    read = view.align((x, ("batch", "s", "input")), (Labelled((weight.dims[0],), weight.without(1).bundles), ("input",)))
+    read = view.align(
+        (x, ("batch", "s", "input")), (Labelled((weight.dims[0],), weight.without(1).bundles), ("input",))
+    )
     made_by = [(Labelled((columns,), tuple(b.at((0,)) for b in weight.bundles if b.axes == (1,))), 0)]
     if view.has(2):
         made_by.append((view.read(2), 0))
@@ -155,6 +159,7 @@ def attend(
     values: list[_Meeting],
     masks: list[_Meeting],
     *,
+    heads: Sequence[int] = (),
     inner: Sequence[int] = (),
 ) -> tuple[list[Group], list[Group]]:
     """Both products; the labels of the scores and of what is made.
@@ -165,6 +170,7 @@ def attend(
         keys: What meets it, with those of a key.
         values: With those of a value.
         masks: What is added to the scores.
+        heads: Factors of the heads of queries, where several of these share keys.
         inner: Inputs that are added to operands within the node.
     """
     scores = view.align(query, *keys)
@@ -177,7 +183,9 @@ def attend(
     if not found and kv * rep > 1:
         wide = [axis for axis, size in enumerate((kv, rep)) if size > 1]
         fixed = view.constraints.fresh_bundle(wide, [(kv, rep)[axis] for axis in wide])
-        view.constraints.pin(fixed.labels, Reason("free axis", f"{view.where} has queries or keys with heads that stay"))
+        view.constraints.pin(
+            fixed.labels, Reason("free axis", f"{view.where} has queries or keys with heads that stay")
+        )
         weights = (Labelled((kv, rep), (fixed,)), ("kv", "rep"))
     meeting: list[_Meeting] = [weights, *values]
     letters = _labelled(meeting)
@@ -186,23 +194,20 @@ def attend(
         view.constraints.box(whole)
         meeting.append((Labelled(tuple(sizes[letter] for letter in letters), (whole,)), letters))
     made = view.align(*meeting)
-    _repetitions_inside(view, scores, [*keys, *values])
-    _repetitions_inside(view, made, [*keys, *values])
+    repeated = [g.bundle.factors[g.letters.index("rep")] for g in (*scores, *made) if "rep" in g.letters]
+    _outside_of_dimensions(view, [*repeated, *heads] if repeated else [], [query, *keys, *values])
     view.costs([*scores, *made], shared=found if rows else [], inner=inner)
     return scores, made
 
 
-def _repetitions_inside(view: NodeView, groups: Sequence[Group], operands: Sequence[_Meeting]) -> None:
-    """Queries of one head of keys lie side by side: their index is inside of that head's, outside of its dimensions."""
-    for group in groups:
-        if "rep" not in group.letters:
-            continue
-        mine = group.bundle.factors[group.letters.index("rep")]
-        for tensor, letters in operands:
-            for bundle in tensor.bundles:
-                for axis, factor in zip(bundle.axes, bundle.factors, strict=True):
-                    if letters[axis] == "kv":
-                        view.constraints.same_factor(view.constraints.factor(within=factor, position=0), mine)
+def _outside_of_dimensions(view: NodeView, outer: Sequence[int], operands: Sequence[_Meeting]) -> None:
+    """Heads are rows and their dimensions members, whichever of the operands was labelled first."""
+    for tensor, letters in operands:
+        for bundle in tensor.bundles:
+            for axis, factor in zip(bundle.axes, bundle.factors, strict=True):
+                if letters[axis] in ("d", "v"):
+                    for row in outer:
+                        view.constraints.same_factor(view.constraints.factor(before=factor), row)
 
 
 def _labelled(meeting: Sequence[_Meeting]) -> tuple[str, ...]:

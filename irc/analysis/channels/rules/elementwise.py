@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from irc.analysis.channels.propagation import NodeView
 from irc.analysis.channels.rules.registration import rule
+from irc.analysis.channels.slots import BROADCASTING
 
 UNARY = (
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh"),
@@ -11,11 +12,6 @@ UNARY = (
     *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh"),
     *("Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
 )
-N_ARY = (
-    *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "Sum", "Mean", "Where", "PRelu", "And", "Or", "Xor"),
-    *("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-)
-
 
 @rule(*UNARY)
 @rule("Gelu", "FastGelu", "QuickGelu", domain="com.microsoft")
@@ -41,9 +37,9 @@ def with_scalars(view: NodeView) -> None:
         view.write(view.read(0), 1)
 
 
-@rule(*N_ARY)
+@rule(*BROADCASTING)
 def broadcast(view: NodeView) -> None:
-    """y = f(a, b, ...): what meets after broadcasting is the same index."""
+    """Y = f(a, b, ...): what meets after broadcasting is the same index."""
     dims = view.dims_out()
     operands = []
     for index in range(len(view.node.inputs)):

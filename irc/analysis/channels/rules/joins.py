@@ -80,7 +80,9 @@ def _pinned(view: NodeView, tensor: Labelled, order: Sequence[int], axis: int, r
     """Labels for an operand that has none along the axis, never cut along it; its rows are those that it has."""
     bundle = view.constraints.fresh_bundle(order, [tensor.dims[a] for a in order])
     reason = Reason("free axis", f"{view.where} joins it with an axis that is not channels")
-    view.constraints.pin(view.constraints.representatives(bundle, [axis], reason).labels if rows else bundle.labels, reason)
+    view.constraints.pin(
+        view.constraints.representatives(bundle, [axis], reason).labels if rows else bundle.labels, reason
+    )
     for part in tensor.bundles:
         if set(part.axes) <= rows:
             view.constraints.subset(part, bundle, reason)

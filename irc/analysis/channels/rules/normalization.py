@@ -1,7 +1,7 @@
 """Normalization: operators that subtract and divide by statistics of some axes, then scale and shift.
 
-Scale and shift meet the data like operands of a broadcast; labels on a normalized axis change what survivors compute, those on any other axis
-do not.
+Scale and shift meet the data like operands of a broadcast; labels on a normalized axis change what survivors compute, those on any
+other axis do not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def along(view: NodeView, groups: Sequence[Group], letters: Sequence[Letter], te
             view.statistic(group.bundle, text, axes)
 
 
-def normalize(view: NodeView, operands: Sequence[int], axes: Sequence[int], *, parameters: Sequence[int] = ()) -> list[Group]:
+def normalize(
+    view: NodeView, operands: Sequence[int], axes: Sequence[int], *, parameters: Sequence[int] = ()
+) -> list[Group]:
     """Operands of a broadcast, normalized along some axes of the result.
 
     Args:
@@ -58,8 +60,9 @@ def _axis(view: NodeView, default: int) -> int:
 @rule("BatchNormalization")
 def batch_normalization(view: NodeView) -> None:
     """y[n, c, ...] = (x[n, c, ...] - mean[c]) / sqrt(var[c] + epsilon) * scale[c] + bias[c]."""
-    training = any(view.makes(index) for index in range(1, len(view.node.outputs)))
-    if training or view.node.attributes.get_int("training_mode", 0) or not view.node.attributes.get_int("spatial", 1):
+    attributes = view.node.attributes
+    further = any(view.makes(index) for index in range(1, len(view.node.outputs)))
+    if further or attributes.get_int("training_mode", 0) != 0 or attributes.get_int("spatial", 1) != 1:
         view.pin_inputs("training", f"{view.where} is in training mode")
         return
     normalize(view, (0,), (), parameters=(1, 2, 3, 4))
@@ -72,7 +75,7 @@ def instance_normalization(view: NodeView) -> None:
 
 
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-@rule("SimplifiedLayerNormalization", "LayerNormalization", domain="com.microsoft")
+@rule("SimplifiedLayerNormalization", domain="com.microsoft")
 def layer_normalization(view: NodeView) -> None:
     """All axes from `axis` on, then scale and bias along them; mean and deviation have these axes of size 1."""
     axis, rank = _axis(view, -1), view.read(0).rank
@@ -117,13 +120,13 @@ def embed_layer_normalization(view: NodeView) -> None:
 
 @rule("LpNormalization")
 def lp_normalization(view: NodeView) -> None:
-    """y = x / norm of x along `axis`."""
+    """Y = x / norm of x along `axis`."""
     normalize(view, (0,), (_axis(view, -1),))
 
 
 @rule("MeanVarianceNormalization")
 def mean_variance_normalization(view: NodeView) -> None:
-    """y = (x - mean) / deviation over `axes`."""
+    """Y = (x - mean) / deviation over `axes`."""
     rank = view.read(0).rank
     normalize(view, (0,), [axis % rank for axis in view.node.attributes.get_ints("axes", [0, 2, 3])])
 

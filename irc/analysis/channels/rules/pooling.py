@@ -47,7 +47,9 @@ def global_pooling(view: NodeView) -> None:
 def quantized_global_pooling(view: NodeView) -> None:
     """The same on integers, channels where an attribute says."""
     rank = view.read(0).rank
-    reduce(view, range(1, rank - 1) if view.node.attributes.get_int("channels_last", 0) else range(2, rank), keepdims=True)
+    reduce(
+        view, range(1, rank - 1) if view.node.attributes.get_int("channels_last", 0) else range(2, rank), keepdims=True
+    )
 
 
 @rule("GridSample")

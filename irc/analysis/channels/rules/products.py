@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from irc.analysis.channels.bundles import Labelled
@@ -32,9 +33,9 @@ def contract(
 def matmul_letters(a: int, b: int) -> tuple[list[object], list[object], list[object]]:
     """Letters of the operands of a matrix product of some ranks, and of its result."""
     rank = max(a, b)
-    batch = [f"batch{i}" for i in range(rank - 2)]
-    left = [*batch[len(batch) - (a - 2) :], "m", "k"] if a > 1 else ["k"]
-    right = [*batch[len(batch) - (b - 2) :], "k", "n"] if b > 1 else ["k"]
+    batch: list[object] = [f"batch{i}" for i in range(rank - 2)]
+    left: list[object] = [*batch[len(batch) - (a - 2) :], "m", "k"] if a > 1 else ["k"]
+    right: list[object] = [*batch[len(batch) - (b - 2) :], "k", "n"] if b > 1 else ["k"]
     result = [*batch, *(["m"] if a > 1 else []), *(["n"] if b > 1 else [])]
     return left, right, result
 
@@ -73,6 +74,10 @@ def matrix_product(
         of_right: Those of the right operand, and biases: scalars, one per column, or of its rank.
         zeros: For integer operands, the input that holds their zero point.
     """
+    zero_point = (zeros or {}).get(left)
+    if zero_point is not None and view.has(zero_point) and math.prod(view.read(zero_point).dims) > 1:
+        view.pin_inputs("zero points per row", f"{view.where} has a zero point for every row")
+        return
     a, b = view.read(left), view.read(right)
     rows, columns, result = matmul_letters(a.rank, b.rank)
     flip_a, flip_b = (view.node.attributes.get_int(name, 0) for name in ("transA", "transB"))

@@ -19,7 +19,7 @@ _Meeting = tuple[Labelled, Sequence[Letter | None]]
 @rule("QuantizeLinear", "DequantizeLinear")
 @rule("QuantizeLinear", "DequantizeLinear", domain="com.microsoft")
 def scale(view: NodeView) -> None:
-    """y = x / scale + zero point and back; scale and zero point are scalars or run along `axis`."""
+    """Y = x / scale + zero point and back; scale and zero point are scalars or run along `axis`."""
     x = view.read(0)
     if view.node.attributes.get_int("block_size", 0) or view.read(1).rank > 1:
         view.pin_inputs("blocks", f"{view.where} has a scale per block")
@@ -123,13 +123,13 @@ def packed_matmul(view: NodeView) -> None:
 
 @rule("QLinearAdd", "QLinearMul", domain="com.microsoft")
 def quantized_pair(view: NodeView) -> None:
-    """c = f(a, b) with scalar scales."""
+    """C = f(a, b) with scalar scales."""
     _broadcast(view, (0, 3))
 
 
 @rule("QLinearWhere", domain="com.microsoft")
 def quantized_choice(view: NodeView) -> None:
-    """z = x or y, as the condition says."""
+    """Z = x or y, as the condition says."""
     _broadcast(view, (0, 1, 4))
 
 
@@ -147,7 +147,7 @@ def _broadcast(view: NodeView, indices: Sequence[int]) -> None:
 
 @rule("QLinearSigmoid", "QLinearLeakyRelu", domain="com.microsoft")
 def quantized_activation(view: NodeView) -> None:
-    """y = f(x) with scalar scales."""
+    """Y = f(x) with scalar scales."""
     view.write(view.read(0))
 
 

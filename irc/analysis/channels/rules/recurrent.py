@@ -54,7 +54,9 @@ def recurrent(view: NodeView) -> None:
             operands.append((view.freed(state[0], 1 - at, "recurrent axis", "batches by this axis"), places))
     made = view.align(*operands)
     view.costs([*read, *made], inner=(_R,))
-    time: tuple[Letter, ...] = ("batch", "time", "direction", "hidden") if batch_first else ("time", "direction", "batch", "hidden")
+    time: tuple[Letter, ...] = (
+        ("batch", "time", "direction", "hidden") if batch_first else ("time", "direction", "batch", "hidden")
+    )
     for index, letters in enumerate((time, places, places)):
         if view.makes(index):
             view.write_bundles(view.kept(made, letters), index)
@@ -96,9 +98,7 @@ def _claimed(
         for bundle in slot.bundles:
             if len(bundle.axes) > 1:
                 view.constraints.picked.add(bundle.factors[0])
-        return [
-            Labelled(tuple(dims), tuple(b for b in slot.bundles if b.axes[-1] == axes[-1])) for axes in joint
-        ]
+        return [Labelled(tuple(dims), tuple(b for b in slot.bundles if b.axes[-1] == axes[-1])) for axes in joint]
     tensor = view.read(index)
     if gates is not None:
         tensor = view.freed(tensor, direction, "direction", "runs in this direction")
@@ -118,8 +118,12 @@ def _alike(view: NodeView, tensor: Labelled, dims: Sequence[int]) -> Labelled:
         elif len(bundle.axes) == 1:
             labels = bundle.labels.reshape(dims[1], dims[2])
             view.constraints.equal(labels[:1], labels)
-            if dims[2] > 1:
+            if dims[2] == 1:
+                view.constraints.pin(labels, Reason("single unit", f"{view.where} has one unit"))
+            else:
                 bundles.append(Bundle((2,), labels[0], (view.constraints.factor(within=bundle.factors[0]),)))
         else:
-            view.constraints.pin(bundle.labels, Reason("joint index", f"{view.where} has gates along one of several axes"))
+            view.constraints.pin(
+                bundle.labels, Reason("joint index", f"{view.where} has gates along one of several axes")
+            )
     return Labelled(tuple(dims), tuple(bundles))

@@ -24,7 +24,7 @@ def reduce(view: NodeView, axes: Sequence[int], *, keepdims: bool) -> None:
     *("ReduceLogSumExp", "ReduceSumSquare"),
 )
 def reduction(view: NodeView) -> None:
-    """y = reduction of x along `axes`, an attribute or an input; along all if there are none, unless that is a noop."""
+    """Y = reduction of x along `axes`, an attribute or an input; along all if there are none, unless that is a noop."""
     rank = view.read(0).rank
     if view.has(1):
         view.parameters(1)
@@ -34,7 +34,7 @@ def reduction(view: NodeView) -> None:
             return
     else:
         axes = list(view.node.attributes.get_ints("axes", []))
-    if not axes and view.node.attributes.get_int("noop_with_empty_axes", 0):
+    if not axes and view.node.attributes.get_int("noop_with_empty_axes", 0) == 1:
         view.write(view.read(0))
         return
     reduced = [axis % rank for axis in axes] if axes else list(range(rank))

@@ -9,13 +9,13 @@ from irc.analysis.channels.rules.registration import rule
 
 @rule("BiasGelu", "BiasAdd", domain="com.microsoft")
 def biased(view: NodeView) -> None:
-    """y = f(x + bias), plus a skip connection."""
+    """Y = f(x + bias), plus a skip connection."""
     broadcast(view)
 
 
 @rule("BiasDropout", domain="com.microsoft")
 def biased_dropout(view: NodeView) -> None:
-    """y = dropout(x + bias) + residual; the ratio and the mode are scalars."""
+    """Y = dropout(x + bias) + residual; the ratio and the mode are scalars."""
     rank = len(view.dims_out())
     operands = [(view.read(i), range(rank - view.read(i).rank, rank)) for i in range(3) if view.has(i)]
     groups = view.align(*operands)

@@ -85,13 +85,23 @@ def gather(view: NodeView) -> None:
     bundle = tensor.on(axis)
     if bundle is not None and indices is not None:
         wanted = [int(i) % tensor.dims[axis] for i in indices.ravel()]
-        if len(wanted) == 1:
+        part = None
+        if len(wanted) == 1 and rank == 0 and _only_sized(view):
+            pass  # one coordinate is as good as another
+        elif len(wanted) == 1:
             part = single(view, bundle, axis, wanted[0])
         else:
             part = picked(view, bundle, axis, wanted)
         tensor = Labelled(tensor.dims, replaced(tensor, bundle, part))
     moved = [a if a < axis else a + rank - 1 for a in range(tensor.rank)]
     view.write_bundles([b.at([moved[a] for a in b.axes]) for b in tensor.bundles])
+
+
+def _only_sized(view: NodeView) -> bool:
+    """Whether nothing but the sizes of what the node makes is read, as exporters do for `x[..., -1].shape`."""
+    output = view.node.outputs[0]
+    readers = {use.node.op_type for use in output.uses()}
+    return bool(readers) and readers <= {"Shape", "Size"} and not output.is_graph_output()
 
 
 @rule("CumSum")

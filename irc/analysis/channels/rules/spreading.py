@@ -125,10 +125,12 @@ def pad_widths(view: NodeView, rank: int) -> dict[int, tuple[int | None, int | N
     attributes = view.node.attributes
     if len(view.node.inputs) == 1:
         widths: list[int | None] = list(attributes.get_ints("pads", attributes.get_ints("paddings", [0] * 2 * rank)))
-        axes: list[int | None] = list(range(rank))
+        axes: list[int | None] = [*range(rank)]
     else:
-        axes = list(range(rank)) if not view.has(3) else fixed_elements(view, 3) or [None]
-        widths = fixed_elements(view, 1) or [None] * 2 * len(axes)
+        axes = [*range(rank)]
+        if view.has(3):
+            axes = fixed_elements(view, 3) or [None]
+        widths = fixed_elements(view, 1) or [None] * (2 * len(axes))
     if any(axis is None for axis in axes):
         return None
     half = len(axes)
