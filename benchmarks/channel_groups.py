@@ -145,7 +145,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         cases = exported(arguments.models) if arguments.models else []
         cases += trained(arguments.zoo, Path(scratch)) if arguments.zoo else []
-        print("| model | mode | families | seconds | permutation | zero | parameters | MACs | with statistics | MACs | proved |")
+        print(
+            "| model | mode | families | seconds | permutation | zero | parameters | MACs | with statistics | MACs | proved |"
+        )
         print("|---|---|---|---|---|---|---|---|---|---|---|")
         for case in cases:
             if re.search(arguments.only, case.name):

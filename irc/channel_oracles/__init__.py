@@ -1,9 +1,9 @@
 """Proofs that channel groups are right, on the model itself: two models that must compute the same if they are.
 
-- `permuted`: atoms of a family change places, in every slot. One coordinate that the analysis missed or misplaced changes the outputs. It needs
-  no data and holds for every operator.
-- `masked` against `cut`: coordinates that do not survive are zeroed wherever a product reads them; what is left must be what the cut
-  model computes. It holds for families whose removal changes no statistic.
+- `permuted`: atoms of a family change places, in every slot. One coordinate that the analysis missed or misplaced
+  changes the outputs. It needs no data and holds for every operator.
+- `masked` against `cut`: coordinates that do not survive are zeroed wherever a product reads them; what is left must be
+  what the cut model computes. It holds for families whose removal changes no statistic.
 """
 
 from irc.channel_oracles.correspondence import correspondence

@@ -93,7 +93,7 @@ def _condition(graph: ir.Graph, node: ir.Node, value: ir.Value, mask: Array, nam
 
     Along an axis into which the batch is merged the mask repeats, as often as the axis is long: Gather(mask, Range(length) mod period).
     """
-    dims: Sequence[object] = value.shape if value.shape is not None else [None] * mask.ndim
+    dims: Sequence[object] = list(value.shape) if value.shape is not None else [None] * mask.ndim
     periods = [size if isinstance(dims[axis], int) else _period(mask, axis) for axis, size in enumerate(mask.shape)]
     condition = add_initializer(graph, f"{name}_mask", mask[tuple(slice(period) for period in periods)])
 
@@ -117,7 +117,7 @@ def _condition(graph: ir.Graph, node: ir.Node, value: ir.Value, mask: Array, nam
 
 def _period(mask: Array, axis: int) -> int:
     """After how many coordinates a mask repeats itself along an axis."""
-    size = mask.shape[axis]
+    size = int(mask.shape[axis])
     lines = np.moveaxis(mask, axis, 0)
     for period in range(1, size):
         if size % period == 0 and (lines[period:] == lines[:-period]).all():

@@ -14,9 +14,7 @@ from irc.channel_surgery.slot_arrays import replace_slots
 from irc.ir import snapshot
 
 
-def permuted(
-    groups: ChannelGroups, *, seed: int = 0, families: Sequence[Family] | None = None
-) -> tuple[ir.Model, int]:
+def permuted(groups: ChannelGroups, *, seed: int = 0, families: Sequence[Family] | None = None) -> tuple[ir.Model, int]:
     """A model whose outputs must equal those of the analysed one, and how many atoms changed places in it.
 
     Args:

@@ -3,17 +3,17 @@
     groups = channel_groups(model)
     cut(model, groups.propagation, groups.survivors({family: family.atoms[:8]}))
 
-Weights are laid out anew by their labels; every attribute and constant that names a size is rewritten; shape arithmetic keeps seeing
-the sizes it was written for, and only where it is used as a shape is the result scaled. Shapes are inferred anew, and compared with
-those the labels predict.
+Weights are laid out anew by their labels; every attribute and constant that names a size is rewritten; shape arithmetic
+keeps seeing the sizes it was written for, and only where it is used as a shape is the result scaled. Shapes are inferred
+anew, and compared with those the labels predict.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from irc.analysis.channels import Propagation
+from irc.analysis.channels.bundles import Array
 from irc.channel_surgery.cutting import Cut
 from irc.channel_surgery.layout import shortened
 from irc.channel_surgery.slot_arrays import replace_slots
@@ -21,7 +21,7 @@ from irc.errors import ModelError
 from irc.ir import refresh_shapes
 
 
-def cut(model: ir.Model, propagation: Propagation, alive: np.ndarray) -> None:  # type: ignore[type-arg]
+def cut(model: ir.Model, propagation: Propagation, alive: Array) -> None:
     """Removes all coordinates whose labels do not survive, in place.
 
     Args:
@@ -50,11 +50,10 @@ def cut(model: ir.Model, propagation: Propagation, alive: np.ndarray) -> None:  
         dims = operation.declared(value)
         if dims is not None:
             value.shape = dims
-    for graph in (model.graph,):
-        for node in graph:
-            for value in node.outputs:
-                if not value.is_graph_output() and operation.changed(value):
-                    value.shape = None
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output() and operation.changed(value):
+                value.shape = None
     refresh_shapes(model)
     operation.compare()
 

@@ -31,7 +31,15 @@ class Cut:
 
     def __init__(self, model: ir.Model, propagation: Propagation, alive: Array) -> None:
         self.model, self.propagation, self.alive = model, propagation, alive
-        self.nodes: list[tuple[ir.Node, ir.Node]] = list(zip(model.graph, propagation.model.graph, strict=True))
+        here, there = list(model.graph), list(propagation.model.graph)
+        if [node.op_type for node in here] != [node.op_type for node in there]:
+            raise ModelError("the model to cut is not the one that was analysed; analyse it anew after editing it")
+        if alive.shape != (propagation.constraints.count,) or alive.dtype != bool:
+            raise ModelError(
+                f"survivors are {alive.dtype} {list(alive.shape)}; {propagation.constraints.count} booleans are needed, as "
+                "ChannelGroups.survivors of this analysis gives them"
+            )
+        self.nodes: list[tuple[ir.Node, ir.Node]] = list(zip(here, there, strict=True))
         self._original = {node: original for node, original in self.nodes}
         self._by_name: dict[str, ir.Value] = {}
         for original in propagation.model.graph:
@@ -230,4 +238,3 @@ class Cut:
                             f"{value.name!r} has shape {list(found)} after the cut, and {list(expected)} was meant; "
                             "this is a defect of irc"
                         )
-

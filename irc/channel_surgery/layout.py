@@ -22,7 +22,7 @@ def surviving_lines(constraints: Constraints, bundle: Bundle, alive: Array, axis
     order = constraints.order(bundle.factors)
     at = order.index(bundle.position(axis))
     mask = np.transpose(alive[bundle.labels], order)
-    mask = mask.any(axis=tuple(range(at + 1, mask.ndim)))
+    mask = np.asarray(mask.any(axis=tuple(range(at + 1, mask.ndim))))
     lines: Array = mask.reshape(-1, mask.shape[-1])
     return lines[lines.any(axis=1)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,31 +31,39 @@ def replace_slots(
         change: The new elements of a slot from its old ones, or None to leave it.
     """
     here = {original: node for node, original in nodes}
-    copies: dict[tuple[str, bytes], ir.Value] = {}
+    wanted: dict[str, list[tuple[Slot, Array | None]]] = {}
     for slot in propagation.slots:
-        value = model.graph.initializers.get(slot.name)
         old = constant(slot.initializer)
-        if value is None or old is None:
-            continue
-        new = change(slot, old)
-        if new is None:
-            continue
-        dtype = slot.initializer.dtype
+        if slot.name in model.graph.initializers and old is not None:
+            wanted.setdefault(slot.name, []).append((slot, change(slot, old)))
+    for name, changes in wanted.items():
+        value = model.graph.initializers[name]
+        dtype = changes[0][0].initializer.dtype
         assert dtype is not None
-        if slot.use is None:
-            _store(value, new, dtype)
+        arrays = {None if new is None else (new.shape, new.tobytes()): new for _slot, new in changes}
+        if changes[0][0].use is None or (len(arrays) == 1 and _covered(value, [slot for slot, _new in changes], here)):
+            new = next(iter(arrays.values()))
+            if new is not None:
+                _store(value, new, dtype)
             continue
-        node, index = here[slot.use[0]], slot.use[1]
-        if node.graph is None:
-            continue
-        key = (slot.name, new.tobytes())
-        if key not in copies:
-            copies[key] = add_initializer(model.graph, slot.name, ir.tensor(new, dtype=dtype))
-        node.replace_input_with(index, copies[key])
-    for slot in propagation.slots:
-        value = model.graph.initializers.get(slot.name)
-        if slot.use is not None and value is not None and not value.uses() and not value.is_graph_output():
-            del model.graph.initializers[slot.name]
+        copies: dict[Any, ir.Value] = {}
+        for slot, new in changes:
+            assert slot.use is not None
+            node, index = here[slot.use[0]], slot.use[1]
+            if new is None or node.graph is None or node.inputs[index] is not value:
+                continue
+            key = (new.shape, new.tobytes())
+            if key not in copies:
+                copies[key] = add_initializer(model.graph, name, ir.tensor(np.ascontiguousarray(new), dtype=dtype))
+            node.replace_input_with(index, copies[key])
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
+
+
+def _covered(value: ir.Value, slots: Sequence[Slot], here: Mapping[ir.Node, ir.Node]) -> bool:
+    """Whether every use of an initializer has a slot, so that all of them change alike."""
+    found = {(here[slot.use[0]], slot.use[1]) for slot in slots if slot.use is not None}
+    return not value.is_graph_output() and all((use.node, use.idx) in found for use in value.uses())
 
 
 def _store(value: ir.Value, array: Array, dtype: ir.DataType) -> None:

@@ -30,6 +30,7 @@ from irc.passes.pruning import history
 from irc.passes.pruning.allocation import Scope
 from irc.passes.pruning.criteria import CriterionName
 from irc.passes.pruning.decision import Place, Pruning
+from irc.passes.pruning.proof import proved
 from irc.passes.pruning.rounding import RoundTo
 from irc.passes.pruning.survivors import surviving
 
@@ -156,6 +157,8 @@ class PruneChannels(Pass):
             f"{title} {before[name]:,} -> {after[name]:,} ({after[name] / max(1, whole[name]):.3f} of the original)"
             for title, name in (("MACs", "macs"), ("parameters", "parameters"))
         ]
+        if ctx.prove:
+            shares.append(proved(pruning.propagation, pruning.modes, alive, model, ctx))
         return Remark(", ".join(shares))
 
     def site_errors(

@@ -87,7 +87,10 @@ def test_a_rule_that_turns_channels_round_is_found() -> None:
     weights = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "w3": (8 * 36, 5)}
     found = model_of(
         text,
-        {**{name: random_weight(*shape) for name, shape in weights.items()}, "order": np.array([1, 2, 3, 4, 5, 6, 7, 0])},
+        {
+            **{name: random_weight(*shape) for name, shape in weights.items()},
+            "order": np.array([1, 2, 3, 4, 5, 6, 7, 0]),
+        },
     )
     groups = ChannelGroups(propagated(found, "Gather", lambda view: view.write(view.read(0))), "rows")
     feeds = random_feeds(found, {"N": 2})

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray[Any, Any]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 

@@ -1,8 +1,9 @@
 """Atoms and families: what a user sees of channel groups.
 
-An **atom** is a class of labels that can only be cut together: a channel with everything that makes and reads it. Atoms with the same slots,
-that is with coordinates on the same axes of the same initializers, are a **family**: the unit for which a width is chosen. Where
-rows must be cut evenly, a family falls into **cells** of equal size, and as many atoms are kept of each.
+An **atom** is a class of labels that can only be cut together: a channel with everything that makes and reads it. Atoms
+with the same slots, that is with coordinates on the same axes of the same initializers, are a **family**: the unit for
+which a width is chosen. Where rows must be cut evenly, a family falls into **cells** of equal size, and as many atoms are
+kept of each; families that share such rows in unlike ways are one, so that they are cut in step.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from irc.analysis.channels.bundles import Labels
+from irc.analysis.channels.bundles import Array, Labels
 from irc.analysis.channels.constraints import Mode, Reason
 from irc.analysis.channels.propagation import Propagation
 from irc.analysis.channels.slots import Slot
@@ -67,7 +68,8 @@ class Family:
 
     def members(self, cell: int) -> Labels:
         """The atoms of one cell."""
-        return self.atoms[self.cells == cell]
+        found: Labels = self.atoms[self.cells == cell]
+        return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,7 +141,7 @@ class ChannelGroups:
                 return family
         raise KeyError(name)
 
-    def survivors(self, kept: Mapping[Family, Labels]) -> np.ndarray:  # type: ignore[type-arg]
+    def survivors(self, kept: Mapping[Family, Labels]) -> Array:
         """Which labels survive: all but the atoms left out of the families given.
 
         Args:
@@ -154,7 +156,7 @@ class ChannelGroups:
             alive[atoms] = True
         return np.asarray(alive[self.class_of])
 
-    def uneven(self, alive: np.ndarray) -> bool:  # type: ignore[type-arg]
+    def uneven(self, alive: Array) -> bool:
         """Whether survivors leave rows of unlike length somewhere."""
         for even in self._solution.even:
             counts = alive[even.rows].sum(axis=1)
@@ -215,8 +217,9 @@ class ChannelGroups:
                 self._shut(atoms, Reason("unlike rows", "rows that must stay equally long hold it unequally"))
                 return None
             if sizes[0] == 1:
-                text = "all its channels can only be cut together" if len(sizes) == 1 else "only one channel per row"
-                self._shut(atoms, Reason("indivisible", text))
+                self._shut(
+                    atoms, Reason("indivisible", "it is all there is of its kind, and can only be cut as a whole")
+                )
                 return None
         return sorted(result, key=lambda atoms: int(atoms[0]))
 
@@ -313,7 +316,7 @@ class ChannelGroups:
         return tuple(found)
 
 
-def _hash(counts: Labels, number: int) -> np.ndarray:  # type: ignore[type-arg]
+def _hash(counts: Labels, number: int) -> Array:
     """Well-mixed 64-bit numbers of (number, count), which add up to a hash of a multiset."""
     with np.errstate(over="ignore"):
         x = counts.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(number) * np.uint64(0xBF58476D1CE4E5B9)

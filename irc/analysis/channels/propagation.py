@@ -287,9 +287,7 @@ class NodeView:
 
     def align(self, *operands: tuple[Labelled, Sequence[Letter | None]]) -> list[Group]:
         """Operands that meet on letters."""
-        return align(
-            self.constraints, [Operand(tensor, tuple(letters)) for tensor, letters in operands], self.where
-        )
+        return align(self.constraints, [Operand(tensor, tuple(letters)) for tensor, letters in operands], self.where)
 
     def kept(self, groups: Sequence[Group], letters: Sequence[Letter]) -> list[Bundle]:
         """What stays of groups on a result with some letters."""

@@ -6,6 +6,7 @@ axes, reshaped, and axes along which they do not change are free again.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -113,7 +114,7 @@ def _moved(
     # A merge in another order than that of rows and members keeps the order of labels only if columns are alike.
     for i in varies:
         merged = [axis for axis in axes if i in sources[axis]]
-        inverted = [b for a, b in zip(merged, merged[1:], strict=False) if bundle.position(a) > bundle.position(b)]
+        inverted = any(bundle.position(a) > bundle.position(b) for a, b in itertools.pairwise(merged))
         if inverted:
             members = [axis for axis in merged if bundle.position(axis) > min(map(bundle.position, merged))]
             reason = Reason("other axis", f"{where} changes the order of rows and members")

@@ -69,6 +69,8 @@ def _is_broadcast(value: ir.Value) -> bool:
     """Whether a value is an operand of elementwise operators only, directly or by an Identity, as exporters spell a second use."""
     return not value.is_graph_output() and all(
         use.node.domain in ("", "ai.onnx")
-        and (use.node.op_type in BROADCASTING or (use.node.op_type == "Identity" and _is_broadcast(use.node.outputs[0])))
+        and (
+            use.node.op_type in BROADCASTING or (use.node.op_type == "Identity" and _is_broadcast(use.node.outputs[0]))
+        )
         for use in value.uses()
     )

@@ -77,9 +77,7 @@ def solve(constraints: Constraints, mode: Mode) -> Solution:
         if constraints.cut_position(bundle.factors, mode) in positions:
             statistics.append((np.unique(bundle.labels), reason))
     class_of = components(constraints.count, [(left, right) for left, right, _group in pairs])
-    return Solution(
-        mode, class_of, _first(class_of, pins), _first(class_of, statistics), _even(class_of, boxes), pairs
-    )
+    return Solution(mode, class_of, _first(class_of, pins), _first(class_of, statistics), _even(class_of, boxes), pairs)
 
 
 def _spread(part: Labels, whole: Bundle, own: tuple[int, ...], group: int) -> tuple[Labels, Labels, Labels]:

@@ -8,7 +8,9 @@ from channel_kit import describe, model_of, random_weight
 from irc.analysis.channels import ChannelGroups, Mode, channel_groups
 
 
-def groups_of(text: str, mode: Mode = "rows", *, allow: tuple[str, ...] = (), **shapes: tuple[int, ...]) -> ChannelGroups:
+def groups_of(
+    text: str, mode: Mode = "rows", *, allow: tuple[str, ...] = (), **shapes: tuple[int, ...]
+) -> ChannelGroups:
     model = model_of(text, {name: random_weight(*shape) for name, shape in shapes.items()})
     return channel_groups(model, mode=mode, allow_outputs=allow)
 
@@ -162,7 +164,13 @@ def test_what_can_only_be_cut_together_is_pinned() -> None:
       y = MatMul(d, w2)
     }"""
     weights = {"w1": random_weight(6, 8), "w2": random_weight(7, 5)}
-    weights |= {"zero": np.array([0]), "one": np.array([1]), "most": np.array([7]), "all": np.array([8]), "last": np.array([1])}
+    weights |= {
+        "zero": np.array([0]),
+        "one": np.array([1]),
+        "most": np.array([7]),
+        "all": np.array([8]),
+        "last": np.array([1]),
+    }
     groups = channel_groups(model_of(text, weights))
     assert not groups.families
     assert {pin.reason.kind for pin in groups.pinned if pin.slot.name == "w1"} == {"free axis", "indivisible"}

@@ -53,8 +53,8 @@ def test_concat_of_heads_and_of_head_dimensions(axis: int) -> None:
     )
     second = ints(0, 0, 3, 8)
     rows = ["3 on w1.1x8 w3.0x8", "3 on w2.1x8 w3.0x8"] if axis == 2 else ["3 on w1.1x8 w2.1x8 w3.0x16"]
-    # Rows of either operand would have to lose equally many: families of unlike make-up are not cut in step.
-    columns = [] if axis == 2 else ["24 on w1.1x1 w3.0x1", "24 on w2.1x1 w3.0x1"]
+    # Rows of either operand have to lose equally many, so that both are cut in step.
+    columns = ["48 on w1.1x1 w3.0x1 w2.1x1"] if axis == 2 else ["24 on w1.1x1 w3.0x1", "24 on w2.1x1 w3.0x1"]
     initializers = weights(w1=(4, 24), w2=(4, 24), w3=(48, 3), s1=ints(0, 0, 3, 8), s2=second, join=ints(0, 0, 48))
     check(tokens(body), initializers, rows, columns)
 
@@ -145,8 +145,8 @@ def test_split_of_head_dimensions(uneven: bool) -> None:
     )
     sizes = ints(2, 6) if uneven else ints(4, 4)
     initializers = weights(w1=(4, 24), w2=(24, 3), s=ints(0, 0, 3, 8), join=ints(0, 0, -1), sizes=sizes)
-    # Parts of unlike length are cells of unlike size, which no family has.
-    check(tokens(body), initializers, ["3 on w1.1x8 w2.0x8"], [] if uneven else ["24 on w1.1x1 w2.0x1"])
+    columns = ["6 on w1.1x1 w2.0x1", "18 on w1.1x1 w2.0x1"] if uneven else ["24 on w1.1x1 w2.0x1"]
+    check(tokens(body), initializers, ["3 on w1.1x8 w2.0x8"], columns)
 
 
 PACKED_PICKS = {

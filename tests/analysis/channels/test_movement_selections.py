@@ -35,7 +35,8 @@ def test_a_contiguous_slice_keeps_counting_survivors(opset: int, start: int, end
         )
         parameters["x_"] = parameters.pop("x")
     initializers = weights(w1=(4, 12), w2=(count, 3)) | parameters
-    check(flat(body), initializers, [f"{count} on w1.1x1 w2.0x1", f"{12 - count} on w1.1x1"], opset=opset)
+    rest = [f"{12 - count} on w1.1x1"] if count < 11 else []  # a single channel is no family
+    check(flat(body), initializers, [f"{count} on w1.1x1 w2.0x1", *rest], opset=opset)
 
 
 def test_bounds_to_the_end_stay_and_other_axes_too() -> None:
@@ -158,7 +159,7 @@ def test_a_strided_slice_of_head_dimensions_cuts_equal_columns() -> None:
 def test_gather_with_constant_indices(axis: int) -> None:
     body = f"a = MatMul(x, w1) b = Gather<axis={axis}>(a, i) c = Concat<axis=1>(a, b) y = MatMul(c, w2)"
     initializers = weights(w1=(4, 12), w2=(17, 3), i=ints(3, -1, 5, 5, 0))
-    check(flat(body), initializers, ["3 on w1.1x1 w2.0x2", "8 on w1.1x1 w2.0x1", "1 on w1.1x1 w2.0x3"])
+    check(flat(body), initializers, ["3 on w1.1x1 w2.0x2", "8 on w1.1x1 w2.0x1"])
 
 
 def test_a_channel_shuffle_by_gather() -> None:
@@ -188,8 +189,7 @@ def test_one_channel_read_for_its_size_is_cut_like_any() -> None:
 def test_gather_of_heads() -> None:
     text = tokens(HEADS.format("b = Gather<axis=2>(h, i)"))
     initializers = weights(w1=(4, 24), w2=(16, 3), s=ints(0, 0, 3, 8), join=ints(0, 0, 16), i=ints(2, 0))
-    check(text, initializers, ["1 on w1.1x8", "2 on w1.1x8 w2.0x8"], [])
-    # Heads that are read and heads that are not would have to lose equally many: unlike rows.
+    check(text, initializers, ["2 on w1.1x8 w2.0x8"], ["24 on w1.1x1 w2.0x1"])
 
 
 def test_a_lookup_keeps_its_table_and_carries_features() -> None:

@@ -13,10 +13,11 @@ UNARY = (
     *("Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
 )
 
+
 @rule(*UNARY)
 @rule("Gelu", "FastGelu", "QuickGelu", domain="com.microsoft")
 def unary(view: NodeView) -> None:
-    """y[i] = f(x[i]): labels stay where they are. (FastGelu may have a bias along the last axis.)"""
+    """Labels stay where they are: y[i] = f(x[i]). FastGelu may have a bias along the last axis."""
     if view.has(1):
         broadcast(view)
     else:
