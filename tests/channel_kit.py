@@ -89,6 +89,20 @@ def assert_exact(
     return proofs
 
 
+def different_modes(propagation: Propagation) -> list[ChannelGroups]:
+    """Groups in both modes, or in one if both cut the same."""
+    rows, columns = (ChannelGroups(propagation, mode) for mode in MODES)
+    same = (rows.class_of == columns.class_of).all() and len(rows.families) == len(columns.families)
+    if same and all(
+        np.array_equal(one.atoms, other.atoms)
+        and one.cell_count == other.cell_count
+        and one.statistics == other.statistics
+        for one, other in zip(rows.families, columns.families, strict=True)
+    ):
+        return [rows]
+    return [rows, columns]
+
+
 def describe(groups: ChannelGroups) -> str:
     """Families and pins in a few lines, for messages."""
     lines = [

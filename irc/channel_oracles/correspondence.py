@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from irc.analysis.channels import ChannelGroups
-from irc.analysis.channels.bundles import Labels
-from irc.channel_surgery.layout import occurrences
+from irc.analysis.channels.bundles import Labels, occurrences
 
 _ROUNDS = 12
 

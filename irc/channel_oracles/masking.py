@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from irc.channel_surgery.layout import spread
 from irc.ir import add_initializer, constant, snapshot, unique_name
 
 Array = np.ndarray[Any, Any]
+_WHERE_SINCE = 9
 
 
 def masked(propagation: Propagation, alive: Array) -> ir.Model:
@@ -32,8 +34,9 @@ def masked(propagation: Propagation, alive: Array) -> ir.Model:
         for index in product.inner:
             _zero_weight(model, propagation, node, original, index, alive)
         computed = [value is not None and propagation.varies(value) for value in original.inputs]
+        everything = not any(computed) or original.op_type == "Einsum"  # which may sum over what only weights have
         for index, value in enumerate(original.inputs):
-            if value is None or index in product.inner or not (computed[index] or not any(computed)):
+            if value is None or index in product.inner or not (computed[index] or everything):
                 continue
             tensor = propagation.recorded(original, index)
             if all(alive[bundle.labels].all() for bundle in tensor.bundles):
@@ -75,44 +78,60 @@ def _mask(tensor: Labelled, alive: Array) -> Array:
 
 
 def _where(model: ir.Model, node: ir.Node, value: ir.Value, mask: Array, zero_point: int | None = None) -> ir.Value:
+    """Where(mask, value, zero), or before opset 9, where all values are floats, mask * value."""
     graph = model.graph
-    dtype = (value.dtype or ir.DataType.FLOAT).numpy()
-    name = unique_name(graph, f"{value.name}_masked")
-    condition = _condition(graph, node, value, mask, name)
-    zero = node.inputs[zero_point] if zero_point is not None and zero_point < len(node.inputs) else None
-    if zero is None:
-        zero = add_initializer(graph, f"{name}_zero", np.zeros((), dtype=dtype))
-    where = ir.Node("", "Where", [condition, value, zero], num_outputs=1, name=name)
-    where.outputs[0].name, where.outputs[0].type = name, value.type
-    graph.insert_before(node, where)
-    return where.outputs[0]
+    dtype = value.dtype or ir.DataType.FLOAT
+    insert = _Inserter(graph, node, unique_name(graph, f"{value.name}_masked"))
+    condition = _condition(insert, value, mask)
+    if graph.opset_imports.get("", 1) < _WHERE_SINCE:
+        made = insert("Mul", insert("Cast", condition, to=int(dtype)), value)
+    else:
+        zero = node.inputs[zero_point] if zero_point is not None and zero_point < len(node.inputs) else None
+        made = insert("Where", condition, value, zero or insert.constant(np.zeros((), dtype=dtype.numpy())))
+    made.type = value.type
+    return made
 
 
-def _condition(graph: ir.Graph, node: ir.Node, value: ir.Value, mask: Array, name: str) -> ir.Value:
+@dataclasses.dataclass(frozen=True)
+class _Inserter:
+    """Puts nodes in front of a node.
+
+    Attributes:
+        graph: Its graph.
+        node: The node.
+        name: What names start with.
+    """
+
+    graph: ir.Graph
+    node: ir.Node
+    name: str
+
+    def __call__(self, op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        given = [ir.AttrInt64(key, number) for key, number in attributes.items()]
+        name = unique_name(self.graph, f"{self.name}_{op_type.lower()}")
+        made = ir.Node("", op_type, inputs, given, num_outputs=1, name=name)
+        made.outputs[0].name = name
+        self.graph.insert_before(self.node, made)
+        return made.outputs[0]
+
+    def constant(self, array: Array) -> ir.Value:
+        return add_initializer(self.graph, f"{self.name}_constant", array)
+
+
+def _condition(insert: _Inserter, value: ir.Value, mask: Array) -> ir.Value:
     """The mask for whatever size a value has.
 
-    Along an axis into which the batch is merged the mask repeats, as often as the axis is long: Gather(mask, Range(length) mod period).
+    Along an axis into which the batch is merged the mask repeats, as often as the axis is long: Tile(mask, lengths / periods).
     """
     dims: Sequence[object] = list(value.shape) if value.shape is not None else [None] * mask.ndim
     periods = [size if isinstance(dims[axis], int) else _period(mask, axis) for axis, size in enumerate(mask.shape)]
-    condition = add_initializer(graph, f"{name}_mask", mask[tuple(slice(period) for period in periods)])
-
-    def insert(op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-        given = [ir.AttrInt64(key, number) for key, number in attributes.items()]
-        made = ir.Node("", op_type, inputs, given, num_outputs=1, name=unique_name(graph, f"{name}_{op_type.lower()}"))
-        made.outputs[0].name = made.name
-        graph.insert_before(node, made)
-        return made.outputs[0]
-
-    def number(of: int) -> ir.Value:
-        return add_initializer(graph, f"{name}_number", np.array(of, dtype=np.int64))
-
-    for axis, period in enumerate(periods):
-        if 1 < period < mask.shape[axis]:
-            length = insert("Gather", insert("Shape", value), number(axis))
-            places = insert("Mod", insert("Range", number(0), length, number(1)), number(period))
-            condition = insert("Gather", condition, places, axis=axis)
-    return condition
+    condition = insert.constant(mask[tuple(slice(period) for period in periods)])
+    repeats = np.array([1 < period < size for period, size in zip(periods, mask.shape, strict=True)], dtype=np.int64)
+    if not repeats.any():
+        return condition
+    lengths = insert("Mul", insert("Shape", value), insert.constant(repeats))
+    lengths = insert("Add", lengths, insert.constant((1 - repeats) * np.array(periods)))
+    return insert("Tile", condition, insert("Div", lengths, insert.constant(np.array(periods, dtype=np.int64))))
 
 
 def _period(mask: Array, axis: int) -> int:

@@ -67,6 +67,7 @@ def prove(groups: ChannelGroups, run: Run, feeds: Feeds, *, ratio: float = 0.5, 
     exact = [family for family in groups.families if not family.statistics]
     kept = random_survivors(groups, exact, ratio=ratio, seed=seed)
     zero_error = effect = 0.0
+    found: Sequence[Sequence[Array]] = []
     if kept:
         alive = groups.survivors(kept)
         small = snapshot(propagation.model)
@@ -74,13 +75,12 @@ def prove(groups: ChannelGroups, run: Run, feeds: Feeds, *, ratio: float = 0.5, 
         found = run(small, feeds)
         zero_error = _worst(run(masked(propagation, alive), feeds), found)
         effect = _worst(base, found)
-    everything = random_survivors(groups, groups.families, ratio=ratio, seed=seed)
-    shapes_kept = True
-    if everything:
+    shapes_kept = not kept or _same_shapes(base, found)
+    if len(exact) < len(groups.families):
         small = snapshot(propagation.model)
+        everything = random_survivors(groups, groups.families, ratio=ratio, seed=seed)
         cut(small, propagation, groups.survivors(everything))
-        outputs = run(small, feeds)
-        shapes_kept = [[o.shape for o in one] for one in base] == [[o.shape for o in one] for one in outputs]
+        shapes_kept = shapes_kept and _same_shapes(base, run(small, feeds))
     return Proof(len(groups.families), moved, permutation_error, len(kept), zero_error, effect, shapes_kept)
 
 
@@ -118,6 +118,10 @@ def _legal(groups: ChannelGroups, kept: Mapping[Family, Array]) -> bool:
     except ModelError:
         return False
     return True
+
+
+def _same_shapes(expected: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]]) -> bool:
+    return [[array.shape for array in one] for one in expected] == [[array.shape for array in one] for one in found]
 
 
 def _worst(expected: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]]) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from irc.analysis.channels.bundles import Bundle, Labels
+from irc.analysis.channels.bundles import Bundle, Labels, occurrences
 from irc.analysis.channels.constraints import Constraints
 from irc.analysis.channels.slots import Slot
 from irc.errors import ModelError
@@ -100,15 +100,6 @@ def permuted(slot: Slot, array: Array, target: Labels) -> Array | None:
                 taken.add(axis)
                 index[axis] = spread(bundle, place.reshape(bundle.labels.shape), rank)
     return np.ascontiguousarray(array.reshape(slot.view)[tuple(index)].reshape(array.shape))
-
-
-def occurrences(labels: Labels) -> Labels:
-    """For every position, how often its label stood before it."""
-    order = np.argsort(labels, kind="stable")
-    _values, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    result = np.empty(len(labels), dtype=np.int64)
-    result[order] = np.arange(len(labels)) - np.repeat(starts, counts)
-    return result
 
 
 def _places(labels: Labels, target: Labels) -> Array:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from irc.analysis.channels import Propagation
 from irc.analysis.channels.slots import Slot
-from irc.ir import add_initializer, constant
+from irc.ir import add_initializer, constant, constant_tensor
 from irc.ir.tensors import tensor_shape
 
 Array = np.ndarray[Any, Any]
@@ -38,8 +38,9 @@ def replace_slots(
             wanted.setdefault(slot.name, []).append((slot, change(slot, old)))
     for name, changes in wanted.items():
         value = model.graph.initializers[name]
-        dtype = changes[0][0].initializer.dtype
-        assert dtype is not None
+        tensor = constant_tensor(changes[0][0].initializer)
+        assert tensor is not None
+        dtype = tensor.dtype
         arrays = {None if new is None else (new.shape, new.tobytes()): new for _slot, new in changes}
         if changes[0][0].use is None or (len(arrays) == 1 and _covered(value, [slot for slot, _new in changes], here)):
             new = next(iter(arrays.values()))

@@ -18,7 +18,7 @@ MARGIN = 5e-6
 SMALLEST = 1e-3
 """Of an output that says anything, and of how much it varies."""
 NUDGE = 2.5e-7
-"""By how much the inputs are changed in a trial, about two roundings."""
+"""By how much inputs and weights are changed in a trial, about two roundings."""
 MOST_MOVED = 3e-6
 """Of an output, by how much that may change it at most; oracles here compare to 1e-5."""
 
@@ -75,22 +75,36 @@ def _session(model: ir.Model, names: list[str]) -> Any:
 
 
 def outputs_vary(model: ir.Model, runs: Sequence[dict[str, np.ndarray[Any, Any]]]) -> bool:
-    """Whether every output is finite, of moderate size, not the same everywhere, and hardly moved by the last bits of the inputs.
+    """Whether every output is finite, of moderate size, not the same everywhere, and hardly moved by the last bits of inputs and weights.
+
+    Weights too, since what a network rounds or normalizes first does not show what becomes of an error made behind it.
 
     Args:
         model: To run.
         runs: Inputs of a run each.
     """
-    session = _session(model, [])
+    session, beside = _session(model, []), _session(_nudged(model), [])
     for feeds in runs:
         nudged = {n: a * np.float32(1 + NUDGE) if a.dtype == np.float32 else a for n, a in feeds.items()}
-        for made, other in zip(session.run(None, feeds), session.run(None, nudged), strict=True):
+        for made, other in zip(session.run(None, feeds), beside.run(None, nudged), strict=True):
             largest = float(np.abs(made).max())
             if not SMALLEST <= largest <= 1 / SMALLEST or float(made.std()) < SMALLEST * largest:
                 return False
             if float(np.abs(made - other).max()) > MOST_MOVED * largest:
                 return False
     return True
+
+
+def _nudged(model: ir.Model) -> ir.Model:
+    """The same model with the last bits of its weights changed, up or down at random."""
+    generator = np.random.default_rng(0)
+    copy = model.clone()
+    for name, value in copy.graph.initializers.items():
+        if value.const_value is not None and not name.startswith("constant"):
+            array = value.const_value.numpy()
+            factors = 1 + NUDGE * generator.choice([-1, 1], array.shape)
+            value.const_value = ir.tensor((array * factors).astype(np.float32), name=value.name)
+    return copy
 
 
 def is_steady(unsteady: Unsteady, feeds: dict[str, np.ndarray[Any, Any]]) -> bool:

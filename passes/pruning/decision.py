@@ -204,6 +204,15 @@ class Pruning:
         """What the budget counts, of survivors."""
         return self.costs.macs(alive) if self._options.macs is not None else self.costs.parameters(alive)
 
+    @property
+    def asked_text(self) -> str:
+        """The budget as it was spelled."""
+        return f"{'macs' if self._options.macs is not None else 'parameters'}={self.budget:g}"
+
+    def misses(self, alive: Array) -> bool:
+        """Whether survivors cost more than a budget asks for, as they do where families were left out later."""
+        return self._options.ratio is None and self.cost(alive) > self.budget * self.whole
+
     def require_reachable(self) -> None:
         """Whether there is anything to cut where a budget asks for it.
 
@@ -215,10 +224,15 @@ class Pruning:
 
     def _unreachable(self, least: int) -> str:
         options = self._options
-        what = "macs" if options.macs is not None else "parameters"
-        advice = "ask for less, or allow more: statistics=true, round_to=1, largest_cut"
+        helping = {
+            "statistics=true": not options.statistics and any(place.family.statistics for place in self.places),
+            "round_to=1": bool(self.open) and options.round_to != 1,
+            "a larger largest_cut": bool(self.open),
+        }
+        advice = ", ".join(text for text, helps in helping.items() if helps)
         return (
-            f"{options.name}: {what}={self.budget:g} cannot be reached, only {least / max(1, self.whole):.3g}; {advice}"
+            f"{options.name}: {self.asked_text} cannot be reached, only {least / max(1, self.whole):.3g}; "
+            + (f"ask for less, or allow more: {advice}" if advice else "there is no family to cut")
         )
 
     def _why_whole(self, candidate: Candidate) -> str:

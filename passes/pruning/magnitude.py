@@ -37,8 +37,7 @@ def magnitudes(groups: ChannelGroups, *, power: int, produced_only: bool) -> dic
         array = elements(slot)
         if array is None:
             continue
-        powers = np.abs(array) if power == 1 else np.square(array)
-        powers = np.where(np.isfinite(powers), powers, np.inf).reshape(slot.view)
+        powers = _powers(array, power).reshape(slot.view)
         produced = produced_axes(slot) if produced_only else frozenset()
         for bundle in relevant:
             classes, sums = groups.class_of[bundle.labels].ravel(), _along(powers, bundle).ravel()
@@ -50,6 +49,18 @@ def magnitudes(groups: ChannelGroups, *, power: int, produced_only: bool) -> dic
         score = made[family.atoms]
         found[family] = score if produced_only and score.any() else whole[family.atoms]
     return found
+
+
+def _powers(array: Array, power: int) -> Array:
+    """|element|^power, infinite where that is no number; in double precision where squares leave the range of single."""
+    sizes = np.abs(array)
+    if power == 2:
+        largest = float(np.max(sizes, where=np.isfinite(sizes), initial=0.0))
+        if sizes.dtype != np.float64 and not 1e-12 < largest < 1e18:
+            sizes = sizes.astype(np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            sizes = np.square(sizes)
+    return np.where(np.isfinite(sizes), sizes, np.inf)
 
 
 def _along(powers: Array, bundle: Bundle) -> Array:

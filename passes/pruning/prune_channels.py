@@ -157,6 +157,8 @@ class PruneChannels(Pass):
             f"{title} {before[name]:,} -> {after[name]:,} ({after[name] / max(1, whole[name]):.3f} of the original)"
             for title, name in (("MACs", "macs"), ("parameters", "parameters"))
         ]
+        if pruning.misses(alive):
+            shares.append(f"above {pruning.asked_text}, which was asked for")
         if ctx.prove:
             shares.append(proved(pruning.propagation, pruning.modes, alive, model, ctx))
         return Remark(", ".join(shares))

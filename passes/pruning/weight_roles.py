@@ -101,7 +101,8 @@ def elements(slot: Slot) -> Array | None:
     array = constant(slot.initializer)
     if array is None:
         return None
-    result = np.asarray(array).astype(np.float32)
+    raw = np.asarray(array)
+    result = raw if raw.dtype == np.float64 else raw.astype(np.float32)
     readers = [slot.use[0]] if slot.use is not None else [use.node for use in slot.initializer.uses() if use.idx == 0]
     for node in readers:
         if node.op_type == "DequantizeLinear" and node.inputs[0] is slot.initializer:

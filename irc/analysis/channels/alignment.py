@@ -1,7 +1,7 @@
 """Operands that meet: elementwise operators, products, joins.
 
-The axes of every operand get **letters**, as in Einsum: axes with the same letter run over the same index (after broadcasting), contracted or
-not. Where letters meet, labels are equal, stand for each other, or meet a free axis and stay.
+The axes of every operand get **letters**, as in Einsum: axes with the same letter run over the same index (after
+broadcasting), contracted or not. Where letters meet, labels are equal, stand for each other, or meet a free axis and stay.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def align(constraints: Constraints, operands: Sequence[Operand], where: str) -> 
     """
     found: list[Group] = []
     free: set[Letter] = set()
+    unlike = _unlike(operands)
     for operand in operands:
         tensor = operand.tensor
         for axis, (size, letter) in enumerate(zip(tensor.dims, operand.letters, strict=True)):
@@ -58,6 +59,11 @@ def align(constraints: Constraints, operands: Sequence[Operand], where: str) -> 
             if None in letters or len(set(letters)) < len(letters):
                 constraints.pin(bundle.labels, Reason("unpaired axis", f"{where} has no letter of its own for an axis"))
                 free.update(letter for letter in letters if letter is not None)
+                continue
+            if unlike & set(letters):
+                text = f"{where} pairs axes of unlike sizes, so that the model is not made for the sizes analysed"
+                constraints.pin(bundle.labels, Reason("unlike sizes", text))
+                free.update(letters)
                 continue
             found.append(Group(letters, bundle.at(range(len(letters)))))
     groups = []
@@ -88,6 +94,17 @@ def kept(constraints: Constraints, group: Group, letters: Sequence[Letter], wher
         reason = Reason("other axis", f"{where} leaves an index that is not cut in this mode")
         bundle = constraints.representatives(bundle, rest, reason)
     return bundle.at([letters.index(group.letters[i]) for i in rest])
+
+
+def _unlike(operands: Sequence[Operand]) -> set[Letter]:
+    """Letters of axes whose sizes do not agree."""
+    sizes: dict[Letter, int] = {}
+    unlike: set[Letter] = set()
+    for operand in operands:
+        for size, letter in zip(operand.tensor.dims, operand.letters, strict=True):
+            if letter is not None and size != 1 and sizes.setdefault(letter, size) != size:
+                unlike.add(letter)
+    return unlike
 
 
 def _connected(groups: Sequence[Group]) -> list[list[Group]]:

@@ -106,3 +106,12 @@ class Labelled:
         if bundle is not None:
             lines = np.moveaxis(bundle.labels, bundle.position(axis), -1)
             yield from lines.reshape(-1, lines.shape[-1])
+
+
+def occurrences(labels: Labels) -> Labels:
+    """For every position, how often its label stood before it."""
+    order = np.argsort(labels, kind="stable")
+    _values, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    result = np.empty(len(labels), dtype=np.int64)
+    result[order] = np.arange(len(labels)) - np.repeat(starts, counts)
+    return result

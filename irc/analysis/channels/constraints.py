@@ -13,6 +13,8 @@ innermost. Boxes and subsets mean different equalities in the two modes; everyth
 from __future__ import annotations
 
 import dataclasses
+import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -68,6 +70,7 @@ class Constraints:
         statistics_along: (bundle, positions, reason): a statistic where one of these axes of the bundle is cut.
         subsets: Relations between bundles of unlike axes.
         boxes: Joint bundles of some value.
+        flat: (bundle, positions): axes of a joint bundle that lie one inside the other in an axis of some value.
         picked: Factors from which single coordinates are picked, so that the index as such is not what is cut.
     """
 
@@ -79,10 +82,13 @@ class Constraints:
         self.statistics_along: list[tuple[Bundle, tuple[int, ...], Reason]] = []
         self.subsets: list[Subset] = []
         self.boxes: dict[tuple[Any, ...], Bundle] = {}
+        self.flat: list[tuple[Bundle, tuple[int, ...]]] = []
         self.picked: set[int] = set()
         self._groups = 0
         self._keys: list[tuple[int, ...]] = []
         self._parents: list[int] = []
+        self._merges = 0
+        self._ranked: tuple[tuple[int, int, int], dict[int, int]] = ((-1, 0, 0), {})
 
     # -- labels and factors -------------------------------------------------------------------------------------------
 
@@ -115,6 +121,7 @@ class Constraints:
         if one != other:
             low, high = sorted((one, other), key=lambda f: self._keys[f])
             self._parents[high] = low
+            self._merges += 1
 
     def _root(self, factor: int) -> int:
         while self._parents[factor] != factor:
@@ -124,7 +131,39 @@ class Constraints:
 
     def order(self, factors: Sequence[int]) -> list[int]:
         """Positions of factors from the outermost to the innermost."""
-        return sorted(range(len(factors)), key=lambda i: (self._keys[self._root(factors[i])], i))
+        ranks = self._ranks()
+        return sorted(range(len(factors)), key=lambda i: (ranks[self._root(factors[i])], i))
+
+    def _ranks(self) -> dict[int, int]:
+        """Places of all factors in one order that puts rows before members in every joint bundle, as far as these agree."""
+        state = (len(self.boxes), len(self._parents), self._merges)
+        if self._ranked[0] == state:
+            return self._ranked[1]
+        roots = sorted({self._root(factor) for factor in range(len(self._parents))}, key=lambda f: self._keys[f])
+        inside: dict[int, set[int]] = {root: set() for root in roots}
+        outside = dict.fromkeys(roots, 0)
+        for box in self.boxes.values():
+            for outer, inner in itertools.pairwise(self._root(factor) for factor in box.factors):
+                if outer != inner and inner not in inside[outer]:
+                    inside[outer].add(inner)
+                    outside[inner] += 1
+        waiting = {root: place for place, root in enumerate(roots)}
+        ready = [(place, root) for root, place in waiting.items() if not outside[root]]
+        ranks: dict[int, int] = {}
+        while waiting:
+            if ready:
+                _place, root = heapq.heappop(ready)
+            else:  # bundles contradict each other
+                root = next(iter(waiting))
+            if waiting.pop(root, None) is None:
+                continue
+            ranks[root] = len(ranks)
+            for inner in inside[root]:
+                outside[inner] -= 1
+                if not outside[inner] and inner in waiting:
+                    heapq.heappush(ready, (waiting[inner], inner))
+        self._ranked = state, ranks
+        return ranks
 
     def cut_position(self, factors: Sequence[int], mode: Mode) -> int:
         """Position of the factor that a joint bundle is cut along."""
@@ -136,14 +175,13 @@ class Constraints:
 
     # -- demands ------------------------------------------------------------------------------------------------------
 
-    def equal(self, one: Labels, other: Labels) -> None:
-        """Labels at like positions are cut together; arrays broadcast."""
+    def equal(self, one: Labels, other: Labels, kinds: Labels | None = None) -> None:
+        """Labels at like positions are cut together; arrays broadcast. Pairs stand in as many relations as there are kinds."""
         if one is other:
             return
-        left, right = np.broadcast_arrays(one, other)
-        group = np.full(left.size, self._groups, dtype=np.int64)
-        self._groups += 1
-        self.equalities.append((left.ravel(), right.ravel(), group))
+        left, right, group = np.broadcast_arrays(one, other, np.int64(0) if kinds is None else kinds)
+        self.equalities.append((left.ravel(), right.ravel(), group.ravel() + self._groups))
+        self._groups += 1 + int(group.max(initial=0))
 
     def tie(self, bundle: Bundle, axis: int) -> Bundle:
         """Labels along an axis are cut together, so that it is not what is cut; the bundle without that axis."""
@@ -184,6 +222,12 @@ class Constraints:
         """A value has this joint bundle, so what is left of it must be a box."""
         if len(bundle.axes) > 1:
             self.boxes.setdefault((id(bundle.labels), bundle.factors), bundle)
+
+    def flattened(self, bundle: Bundle, axes: Sequence[int]) -> None:
+        """Axes, outermost first, become one or were one: what survives keeps its order only if it is a box in this order."""
+        positions = tuple(bundle.position(axis) for axis in axes if axis in bundle.axes)
+        if len(positions) > 1:
+            self.flat.append((bundle, positions))
 
     def subset(self, part: Bundle, whole: Bundle, reason: Reason) -> None:
         """Each label of `part` stands for all labels of `whole` at its coordinates.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from irc.analysis.channels.bundles import Bundle, Labelled
+from irc.analysis.channels.bundles import Bundle, Labelled, occurrences
 from irc.analysis.channels.constraints import Reason
 from irc.analysis.channels.other_sizes import is_fixed
 from irc.analysis.channels.propagation import NodeView
@@ -50,7 +50,7 @@ def piece(view: NodeView, bundle: Bundle, axis: int, start: int, end: int) -> Bu
     for stop in (start, end):
         if 0 < stop < bundle.labels.shape[bundle.position(axis)]:
             view.constraints.box(bundle.take(axis, range(stop)))
-    return settled(view, bundle.take(axis, range(start, end)))
+    return settled(view, _taken(view, bundle, axis, range(start, end)))
 
 
 def picked(view: NodeView, bundle: Bundle, axis: int, indices: Any) -> Bundle | None:
@@ -58,15 +58,20 @@ def picked(view: NodeView, bundle: Bundle, axis: int, indices: Any) -> Bundle | 
     if len(bundle.axes) > 1:
         reason = Reason("other axis", f"{view.where} picks coordinates of an index")
         view.constraints.representatives(bundle, [axis], reason)
-    return settled(view, _told_apart(view, bundle.take(axis, indices)))
+    return settled(view, _taken(view, bundle, axis, indices))
 
 
-def _told_apart(view: NodeView, bundle: Bundle) -> Bundle:
-    """A bundle in which copies of one coordinate have labels of their own, equal to it: later they may go separate ways."""
-    if len(np.unique(bundle.labels)) == bundle.labels.size:
-        return bundle
-    labels = view.constraints.fresh(bundle.labels.shape)
-    view.constraints.equal(labels, bundle.labels)
+def _taken(view: NodeView, bundle: Bundle, axis: int, indices: Any) -> Bundle:
+    """Coordinates of an axis. Copies of one coordinate get labels of their own, equal to it, that remember which copy they are.
+
+    Later they may go separate ways, and the second copy of one channel can only change places with the second of another.
+    """
+    part = bundle.take(axis, indices)
+    if all(len(np.unique(labels)) == labels.size for labels in (bundle.labels, part.labels)):
+        return part
+    copies = occurrences(bundle.labels.ravel()).reshape(bundle.labels.shape)
+    labels = view.constraints.fresh(part.labels.shape)
+    view.constraints.equal(labels, part.labels, np.take(copies, indices, axis=bundle.position(axis)))
     return Bundle(bundle.axes, labels, bundle.factors)
 
 

@@ -193,6 +193,7 @@ class Propagation:
                 labels = self.constraints.fresh([view[axis] for axis in wide])
                 bundles.append(Bundle(tuple(wide), labels, tuple(factors[axis] for axis in wide)))
                 self.constraints.box(bundles[-1])
+                self.constraints.flattened(bundles[-1], wide)
         self._add(key, Slot(value, None, tuple(view), tuple(bundles), tuple(axis_of)))
         return self._slots[key]
 

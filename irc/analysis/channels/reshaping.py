@@ -6,7 +6,6 @@ axes, reshaped, and axes along which they do not change are free again.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -56,11 +55,11 @@ def blocks(before: Sequence[int], after: Sequence[int]) -> list[Block]:
 
 
 def reshaped(constraints: Constraints, tensor: Labelled, dims: Sequence[int], where: str) -> Labelled:
-    """A tensor with other sizes in the same order of elements.
-
-    Raises:
-        ValueError: If that is not possible.
-    """
+    """A tensor with other sizes in the same order of elements; its labels are pinned if it has not as many of them."""
+    if math.prod(tensor.dims) != math.prod(dims):
+        text = f"{where} is told other sizes, so that the model is not made for those analysed"
+        constraints.pin_all(tensor.bundles, Reason("unlike sizes", text))
+        return Labelled(tuple(dims))
     stretches = blocks(tensor.dims, dims)
     block_of = {axis: index for index, (inputs, _outputs) in enumerate(stretches) for axis in inputs}
     used: dict[int, Bundle] = {}
@@ -111,15 +110,6 @@ def _moved(
         constraints.pin(bundle.labels, Reason("merged axes", f"{where} leaves no axis for it"))
         return None
     sources = _sources(in_axes, in_dims, out_dims, axes)
-    # A merge in another order than that of rows and members keeps the order of labels only if columns are alike.
-    for i in varies:
-        merged = [axis for axis in axes if i in sources[axis]]
-        inverted = any(bundle.position(a) > bundle.position(b) for a, b in itertools.pairwise(merged))
-        if inverted:
-            members = [axis for axis in merged if bundle.position(axis) > min(map(bundle.position, merged))]
-            reason = Reason("other axis", f"{where} changes the order of rows and members")
-            for axis in members:
-                constraints.representatives(bundle, [axis], reason)
     # Rows stay before members: the order of the bundle's axes, and within one the order of what it is split into.
     places = []
     for i in varies:
@@ -137,7 +127,11 @@ def _moved(
         else:
             first = min(mine, key=bundle.position) if mine else axes[0]
             new_factors.append(constraints.factor(within=factors[axes.index(first)], position=i))
-    return Bundle(tuple(out_axes[i] for i in order), narrow, tuple(new_factors))
+    result = Bundle(tuple(out_axes[i] for i in order), narrow, tuple(new_factors))
+    for inputs, outputs in stretches:
+        constraints.flattened(bundle, inputs)
+        constraints.flattened(result, outputs)
+    return result
 
 
 def _sources(

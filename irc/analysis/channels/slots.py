@@ -59,7 +59,9 @@ BROADCASTING = (
 
 
 def is_labelled_per_use(value: ir.Value, dims: tuple[int, ...]) -> bool:
-    """Whether every use of an initializer has labels of its own."""
+    """Whether every use of an initializer has labels of its own; one that is an output of the model is what it is."""
+    if value.is_graph_output():
+        return False
     if sum(size > 1 for size in dims) <= 1:
         return True
     return _is_broadcast(value)

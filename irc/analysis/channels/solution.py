@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -72,12 +72,33 @@ def solve(constraints: Constraints, mode: Mode) -> Solution:
             pairs.append((first[:, :, 1:].ravel(), lines[:, :, 1:].ravel(), columns[:, :, 1:].ravel()))
         if lines.shape[0] > 1:
             boxes.append(_narrow(lines[:, :, 0]))
+    for bundle, positions in constraints.flat:
+        for one, other in _columns(constraints, mode, bundle, positions):
+            places = np.arange(len(other), dtype=np.int64).reshape(-1, *[1] * (other.ndim - 1)) + group
+            group += len(other)
+            left, right, which = np.broadcast_arrays(one, other, places)
+            pairs.append((left.ravel(), right.ravel(), which.ravel()))
     statistics = list(constraints.statistics)
     for bundle, positions, reason in constraints.statistics_along:
         if constraints.cut_position(bundle.factors, mode) in positions:
             statistics.append((np.unique(bundle.labels), reason))
     class_of = components(constraints.count, [(left, right) for left, right, _group in pairs])
     return Solution(mode, class_of, _first(class_of, pins), _first(class_of, statistics), _even(class_of, boxes), pairs)
+
+
+def _columns(
+    constraints: Constraints, mode: Mode, bundle: Bundle, positions: tuple[int, ...]
+) -> Iterator[tuple[Labels, Labels]]:
+    """Labels that are cut alike in all rows, since rows lie inside of what is cut: the first row and all others."""
+    cut = constraints.cut_position(bundle.factors, mode)
+    if cut not in positions:
+        return
+    order = constraints.order(bundle.factors)
+    rows = set(order[: order.index(cut)])
+    for position in positions[positions.index(cut) + 1 :]:
+        if position in rows:
+            lines = np.moveaxis(bundle.labels, position, 0)
+            yield lines[:1], lines[1:]
 
 
 def _spread(part: Labels, whole: Bundle, own: tuple[int, ...], group: int) -> tuple[Labels, Labels, Labels]:

@@ -148,3 +148,18 @@ def test_a_network_scaled_as_a_whole_is_cut_alike():
         a.graph.initializers["w0"].const_value.numpy() * np.float32(1000),
         b.graph.initializers["w0"].const_value.numpy(),
     )
+
+
+@pytest.mark.parametrize("criterion", ["group", "l1", "l2"])
+@pytest.mark.parametrize(("dtype", "scale"), [("f4", 1e-25), ("f4", 1e25), ("f8", 1e120), ("f8", 1e-120), ("f2", 300.0)])
+@pytest.mark.filterwarnings("error")
+def test_squares_that_leave_the_range_of_single_precision_still_rank(dtype, scale, criterion):
+    """They would all be zero or infinite, and chance would choose."""
+    name = {"f2": "float16", "f4": "float", "f8": "double"}[dtype]
+    text = f"agraph ({name}[n, 2] x) => ({name}[n, 2] y) {{ a = MatMul(x, w0) b = Relu(a) y = MatMul(b, w1) }}"
+    sizes = np.random.default_rng(0).permutation(16) + 1
+    first = np.stack([sizes, sizes]) * scale / 16
+    model = model_of(text, {"w0": first.astype(dtype), "w1": np.full((16, 2), scale / 16).astype(dtype)})
+    small = prune(PruneChannels(ratio=0.5, criterion=criterion), model)
+    left = small.graph.initializers["w0"].const_value.numpy()
+    assert np.array_equal(left, first.astype(dtype)[:, sizes > 8])
