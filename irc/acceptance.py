@@ -139,7 +139,8 @@ def accept(
         notes += bar.notes()
         return Accepted(full, assessment=known["acceptance"])
     found = None
-    if search:
+    # Times and errors of variants are told of values of one size.
+    if search and not any(candidates.resizes(key) for key in candidates.keys):
         found = search_variants(
             candidates,
             judge,
@@ -178,6 +179,7 @@ def _guarded(candidates: Candidates, judge: Judge, bar: Bar, known: Mapping[str,
         within=bar.allows,
         ranking=candidates.ranking,
         progress=candidates.context.progress,
+        taken_back=lambda key: f"{candidates.taken_back(key)}: its {candidates.error_name(key)}",
     )
     last = guarded.candidate
     return Accepted(last.build, last.denied, reverted=guarded.reverted, assessment=last.acceptance)
@@ -203,12 +205,15 @@ def without_slower(
         feeds: Inputs to time on.
         seed: Of the interval of the ratio.
     """
+    keys = [key for key in candidates.keys if not candidates.resizes(key)]
+    if not keys:
+        return accepted
     timed = leave_slower_in_float(
         candidates.runner,
-        candidates.float_model,
+        candidates.resized(accepted.result),
         accepted.result,
         accepted.denied,
-        candidates.keys,
+        keys,
         build=lambda denied: candidates.build(denied, accepted.choices),
         style=target.quantization,
         feeds=feeds,

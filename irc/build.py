@@ -220,7 +220,7 @@ class Build:
             context = self._context(runner, samples, choices)
             return self._manager(steps, self._split, denied, runner, samples, dump=dump).run(base.model, context)
 
-        self.request.progress(0.2, "quantizing")
+        self.request.progress(0.2, "rewriting")
         planned = self.plan.choices if self.plan is not None else {}
         context = self._context(runner, samples, planned)
         candidates = Candidates(
@@ -247,7 +247,7 @@ class Build:
         if self._too_slow(built):
             assert built.latency is not None
             slower = f"slower than the original ({built.latency.describe()})"
-            why = dict.fromkeys(keys, f"back to float: the rewritten model is {slower}")
+            why = {key: f"{candidates.taken_back(key)}: the rewritten model is {slower}" for key in keys}
             built = self._lossless_instead(base, {**candidates.left, **why}, None, runner, samples)
             built.missed.append(f"the rewritten model was {slower}; the artifact is lossless")
         elif keys and accepted.reverted == len(keys):
@@ -333,7 +333,8 @@ class Build:
         coverage = None
         asked = self.plan is None or self.request.require
         if any(record.contract == "approximate" for record in ledger) and asked:
-            coverage = samples.coverage(self.target, self._float_model or model, ledger, file)
+            resizing = frozenset(step.pass_.name for step in self.steps if step.pass_.resizes)
+            coverage = samples.coverage(self.target, self._float_model or model, ledger, file, besides=resizing)
         latency = None
         if self.request.measure and self.plan is None and self.steps:
             if self.target.executed_here:

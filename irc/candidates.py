@@ -58,6 +58,7 @@ class Candidates:
         self.float_model, self.steps, self.offset = float_model, steps, offset
         self._build, self.context, self.runner = build, context, runner
         self._outputs: tuple[ModelOutputs, Opened] | None = None
+        self._resized: dict[frozenset[SiteKey], ir.Model] = {}
         self.left: dict[SiteKey, str] = {}
         self.full = build({}, {})
         self.keys = self.keys_of(self.full)
@@ -80,9 +81,37 @@ class Candidates:
             if self._counts(self.steps[key.step])
         ]
 
+    @property
+    def _everything(self) -> list[SiteKey]:
+        """All approximate rewrites of the full build, refinements among them."""
+        keys = [dataclasses.replace(key, step=key.step + self.offset) for key in self.full.keys]
+        return [key for key in keys if not self.step_of(key).pass_.contract.lossless]
+
     @staticmethod
     def _counts(step: Step) -> bool:
         return not step.pass_.contract.lossless and not step.pass_.refines
+
+    def resizes(self, key: SiteKey) -> bool:
+        """Whether a rewrite leaves values smaller, rather than computing them otherwise."""
+        return self.step_of(key).pass_.resizes
+
+    def resized(self, result: RunResult) -> ir.Model:
+        """The float model with the sizes of a build: nothing rewritten in it but what makes values smaller."""
+        mine = frozenset(key for key in self.keys_of(result) if self.resizes(key))
+        if not mine:
+            return self.float_model
+        if mine not in self._resized:
+            others = {k: "it is compared with" for k in self._everything if k not in mine}
+            self._resized = {mine: self._build({**self.left, **others}, {}).model}
+        return self._resized[mine]
+
+    def taken_back(self, key: SiteKey) -> str:
+        """What to call it when a rewrite is not made after all."""
+        return "kept whole" if self.resizes(key) else "back to float"
+
+    def error_name(self, key: SiteKey) -> str:
+        """What `errors` tells of a rewrite."""
+        return "loss" if self.resizes(key) else "output error"
 
     def step_of(self, key: SiteKey) -> Step:
         """The step that makes a rewrite."""
@@ -103,11 +132,12 @@ class Candidates:
             context: Another context than the passes were given, as for fewer samples.
         """
         found: dict[SiteKey, float] = {}
+        before = self.resized(result)
         for i, step in enumerate(self.steps):
             mine = [key for key in keys if key.step == self.offset + i]
             if mine:
                 sites = [key.site for key in mine]
-                errors = step.pass_.site_errors(self.float_model, result.model, sites, context or self.context) or {}
+                errors = step.pass_.site_errors(before, result.model, sites, context or self.context) or {}
                 found |= {key: errors.get(key.site, 0.0) for key in mine}
         return found
 

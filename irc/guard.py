@@ -61,6 +61,7 @@ def guard(
     within: Callable[[Any, Assessment], bool],
     ranking: Callable[[Any], Sequence[tuple[SiteKey, float]]],
     progress: Callable[[float, str], None] = lambda fraction, what: None,
+    taken_back: Callable[[SiteKey], str] = lambda key: "back to float: its output error",
 ) -> Guarded:
     """Finds the fewest sites, worst first, whose reversion brings the model within budget.
 
@@ -71,8 +72,9 @@ def guard(
         within: Whether a build with its assessment is within budget.
         ranking: Sites with their errors, worst first, given the full build; called at most once.
         progress: Told what is being tried.
+        taken_back: How the reason of a rewrite that is begins, up to its error.
     """
-    state = _Search(keys, build, assess, within, ranking, progress)
+    state = _Search(keys, build, assess, within, ranking, progress, taken_back)
     count = 0
     if not state.passes(0):
         count = state.smallest()
@@ -98,7 +100,9 @@ class _Search:
         within: Callable[[Any, Assessment], bool],
         ranking: Callable[[Any], Sequence[tuple[SiteKey, float]]],
         progress: Callable[[float, str], None],
+        taken_back: Callable[[SiteKey], str],
     ) -> None:
+        self._taken_back = taken_back
         self._keys, self._build, self._assess, self._within = keys, build, assess, within
         self._rank, self._progress = ranking, progress
         self._order: list[tuple[SiteKey, float]] | None = None
@@ -118,7 +122,7 @@ class _Search:
             assert self._full is not None
             self._order = list(self._rank(self._full.build))
         denied = {
-            key: f"back to float: its output error {error:.2%} is among the {count} worst and the budget was missed"
+            key: f"{self._taken_back(key)} {error:.2%} is among the {count} worst and the budget was missed"
             for key, error in self._order[:count]
         }
         self._last = (count, Candidate(denied, self._build(denied)))
@@ -127,7 +131,7 @@ class _Search:
     def passes(self, count: int) -> bool:
         if count >= len(self._keys):
             return True
-        self._progress(0.0, f"judging with {count} of {len(self._keys)} sites in float")
+        self._progress(0.0, f"judging with {count} of {len(self._keys)} sites taken back")
         candidate = self.candidate(count)
         if candidate.choice is None:
             candidate.choice = self._assess(candidate.build, "choice")

@@ -294,16 +294,19 @@ class Measurement:
                 seed=self._request.seed,
             )
 
-    def coverage(self, target: Target, base: ir.Model, ledger: Ledger, file: Path) -> Coverage | None:
-        """Which quantizable nodes of the float model the runtime executes as integers."""
-        sites = {entry.site for r in ledger if r.contract == "approximate" for entry in (*r.rewritten, *r.undone)}
+    def coverage(
+        self, target: Target, base: ir.Model, ledger: Ledger, file: Path, *, besides: frozenset[str] = frozenset()
+    ) -> Coverage | None:
+        """Which quantizable nodes of the float model the runtime executes as integers; sites of passes `besides` are none."""
+        rewriting = [r for r in ledger if r.contract == "approximate" and r.name not in besides]
+        sites = {entry.site for r in rewriting for entry in (*r.rewritten, *r.undone)}
         nodes = [
             (node_id(node), node.op_type)
             for node in base.graph.all_nodes()
             if node_id(node) in sites or (node.op_type in QUANTIZABLE and _has_constant(node))
         ]
         try:
-            return target.coverage(self._runner, file, nodes, ledger)
+            return target.coverage(self._runner, file, nodes, Ledger(rewriting))
         except RunnerError as error:
             self.notes.append(f"coverage not read back: {error}")
             return None
@@ -359,8 +362,10 @@ class _Sweep(_OfModel):
 
 
 def _structure(model: ir.Model) -> str:
-    """A short hash of which nodes there are and how they are connected, weights and attributes not included."""
+    """A short hash of which nodes there are, how they are connected and how large weights are; numbers and attributes not included."""
     digest = hashlib.sha256()
+    sizes = [(name, value.shape) for graph in model.graphs() for name, value in graph.initializers.items()]
+    digest.update(repr([(name, list(shape) if shape is not None else None) for name, shape in sizes]).encode())
     for node in model.graph.all_nodes():
         names = [[value.name if value is not None else "" for value in side] for side in (node.inputs, node.outputs)]
         digest.update(repr((node.domain, node.op_type, names)).encode())

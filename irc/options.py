@@ -73,7 +73,8 @@ def convert(value: Any, wanted: Any, where: str) -> Any:
                 return convert(value, argument, where)
             except PassOptionError as error:
                 errors.append(error)
-        raise errors[0]
+        others = [str(error).partition("it must be ")[2] for error in errors[1:]]
+        raise PassOptionError(", or ".join([str(errors[0]), *others]))
     if origin is typing.Literal:
         for choice in arguments:
             if value == choice or str(value) == str(choice):

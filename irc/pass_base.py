@@ -157,6 +157,8 @@ class Pass(abc.ABC):
         invalidates: Names of facts that may no longer hold after it ran.
         prepares: Whether it serves an approximate pass behind it only, and may add nodes for that.
         refines: Whether it works on what an earlier approximate pass rewrote, and is taken back with it.
+        resizes: Whether it leaves values smaller than it found them. Sites of other passes are then compared with the model of these
+            sizes, and its own have no time in float to compare with.
     """
 
     name: ClassVar[str]
@@ -167,6 +169,7 @@ class Pass(abc.ABC):
     invalidates: ClassVar[tuple[str, ...]] = ("shapes-known",)
     prepares: ClassVar[bool] = False
     refines: ClassVar[bool] = False
+    resizes: ClassVar[bool] = False
 
     @abc.abstractmethod
     def sites(self, model: ir.Model, ctx: Context) -> Iterator[Site | Skip]:

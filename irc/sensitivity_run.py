@@ -177,7 +177,10 @@ class _Run:
         keys = approximate_keys(full, self._split)
         if not keys:
             self._notes.append("no site can be rewritten by an approximate pass")
-        ranking = rank(self._local_errors(base, full, keys), model=base.model, steps=self._steps)
+        sizing = [key for key in keys if self._steps[key.step].pass_.resizes]
+        others = {key: "it is compared with" for key in keys if key not in sizing}
+        before = build(others) if sizing and others else base
+        ranking = rank(self._local_errors(before, full, keys), model=base.model, steps=self._steps)
         tried = confirmed_count(len(ranking), share)
         try:
             ranking = confirm(

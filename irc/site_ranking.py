@@ -43,7 +43,8 @@ def rank_sites(candidates: Candidates, *, factor: float | None, confirmed: bool)
         limits = thresholds(ranking, factor)
         candidates.leave(
             {
-                item.key: f"left in float: its output error {item.local_error:.2%} is above {factor:g} times the median "
+                item.key: f"{'kept whole' if candidates.resizes(item.key) else 'left in float'}: "
+                f"its {candidates.error_name(item.key)} {item.local_error:.2%} is above {factor:g} times the median "
                 f"of {limits[item.pass_name] / factor:.3%}"
                 for item in above_threshold(ranking, factor)
             }

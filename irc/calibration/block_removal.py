@@ -6,7 +6,7 @@ G_j are grams of the inputs of several operators that read the same channels; a 
 them: a column of a MatMul, the kernel of a Conv, the features of a head. Blocks go one after another, always the one that costs
 least by then, and one run gives the error for every number of removals:
 
-    cost(c) = sum_j 1 / u_j * trace(W_jc (H_j^-1)_cc^-1 W_jc^T),    W -= W_c (H^-1)_cc^-1 (H^-1)_c,    H^-1 -= (H^-1)_,c (H^-1)_cc^-1 (H^-1)_c,
+    cost(c) = sum_j 1 / u_j * trace(W_c B_cc^-1 W_c^T)    W -= W_c B_cc^-1 B_c,    B -= B_,c B_cc^-1 B_c,    B = H_j^-1, W = W_j
 
 That is a Cholesky factorisation of H^-1 by blocks, pivots chosen by cost. Weights are not kept along the way: `without` solves for
 the columns that stay, for any set of them, as accurately as after the first step.
@@ -25,9 +25,8 @@ import numpy as np
 from irc.calibration.compensation import DAMPING, factorised
 
 Array = np.ndarray[Any, Any]
-_STEP_COLUMNS = 32
-"""Columns that leave a large inverse together."""
-_LARGE = 1024
+_STEP = 64
+"""The columns left over those that leave together."""
 _CANDIDATES = 4
 """Blocks looked at per block removed, where several leave together."""
 _REBUILD = 0.75
@@ -87,7 +86,7 @@ def removal_path(
         staying: Blocks that never go.
         until: How many go; by default all.
         together: How many leave an inverse in one step: 1 is greedy to the letter, more is faster for many small blocks, chosen
-            among four times as many that cost least; by default 1 up to 1024 columns, above that what makes 32 columns.
+            among four times as many that cost least; by default what makes a 64th of the columns of the widest reader.
         damping: Added to the diagonals of the grams, as a share of their means; errors include it. Raised until they can be factorised.
 
     Raises:
@@ -249,7 +248,7 @@ class _State:
     def tidy(self) -> None:
         """Factorises what is left anew once enough columns have left."""
         left = ~self._gone
-        if self._whole is None or left.sum() > _REBUILD * len(left) or not left.any():
+        if self._whole is None or np.count_nonzero(left) > _REBUILD * len(left) or not left.any():
             return
         damped, weight = self._whole
         self._left = self._left[left]
@@ -288,16 +287,15 @@ def _chosen(states: Sequence[_State], turns: _Turns, count: int, together: int) 
 
 
 def _total(states: Sequence[_State], count: int) -> Array:
-    return np.sum([state.scores(count) for state in states], axis=0)
+    total: Array = np.sum([state.scores(count) for state in states], axis=0)
+    return total
 
 
 def _pace(states: Sequence[_State]) -> int:
     """How many blocks leave together."""
     widest = max(states, key=lambda state: len(state.blocks))
     blocks = widest.blocks[widest.blocks >= 0]
-    if len(widest.blocks) <= _LARGE or not len(blocks):
-        return 1
-    return max(1, round(_STEP_COLUMNS * len(np.unique(blocks)) / len(blocks)))
+    return max(1, len(np.unique(blocks)) // _STEP) if len(blocks) else 1
 
 
 def _damped(gram: Array, damping: float) -> Array:

@@ -1,4 +1,4 @@
-"""Both oracles on one model in one mode, with random survivors."""
+"""All oracles on one model in one mode, with random survivors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.analysis.channels import ChannelGroups, Family
+from irc.channel_oracles.commutation import commuted
 from irc.channel_oracles.masking import masked
 from irc.channel_oracles.permutation import permuted
 from irc.channel_oracles.relative_error import relative_error
@@ -35,6 +36,7 @@ class Proof:
         zero_error: Relative error of the cut model against the masked one.
         effect: Relative change of the outputs by the cut; a cut without effect would prove nothing.
         shapes_kept: Whether the outputs keep their shapes when every family is cut, statistics or not.
+        commutation_error: Relative error of the cut model against the permuted one, cut alike, where a family changes a statistic.
     """
 
     families: int
@@ -44,14 +46,18 @@ class Proof:
     zero_error: float
     effect: float
     shapes_kept: bool
+    commutation_error: float = 0.0
 
     def holds(self, tolerance: float = 1e-5) -> bool:
-        """Whether both oracles agree within a tolerance and no output changed its shape."""
-        return self.permutation_error <= tolerance and self.zero_error <= tolerance and self.shapes_kept
+        """Whether all oracles agree within a tolerance and no output changed its shape."""
+        errors = (self.permutation_error, self.zero_error, self.commutation_error)
+        return self.shapes_kept and all(error <= tolerance for error in errors)
 
 
 def prove(groups: ChannelGroups, run: Run, feeds: Feeds, *, ratio: float = 0.5, seed: int = 0) -> Proof:
-    """Runs the permutation oracle on all families at once, and the zero oracle on random survivors of those that allow it.
+    """Runs the permutation oracle on all families at once, the zero oracle on random survivors of those that allow it.
+
+    Where others are left, all are cut, and the commutation oracle is run.
 
     Args:
         groups: Solved groups of the model in question.
@@ -66,7 +72,7 @@ def prove(groups: ChannelGroups, run: Run, feeds: Feeds, *, ratio: float = 0.5, 
     permutation_error = _worst(base, run(model, feeds)) if moved else 0.0
     exact = [family for family in groups.families if not family.statistics]
     kept = random_survivors(groups, exact, ratio=ratio, seed=seed)
-    zero_error = effect = 0.0
+    zero_error = effect = commutation_error = 0.0
     found: Sequence[Sequence[Array]] = []
     if kept:
         alive = groups.survivors(kept)
@@ -79,9 +85,15 @@ def prove(groups: ChannelGroups, run: Run, feeds: Feeds, *, ratio: float = 0.5, 
     if len(exact) < len(groups.families):
         small = snapshot(propagation.model)
         everything = random_survivors(groups, groups.families, ratio=ratio, seed=seed)
-        cut(small, propagation, groups.survivors(everything))
-        shapes_kept = shapes_kept and _same_shapes(base, run(small, feeds))
-    return Proof(len(groups.families), moved, permutation_error, len(kept), zero_error, effect, shapes_kept)
+        alive = groups.survivors(everything)
+        cut(small, propagation, alive)
+        found = run(small, feeds)
+        shapes_kept = shapes_kept and _same_shapes(base, found)
+        other = commuted(groups, alive, seed=seed)
+        commutation_error = 0.0 if other is None else _worst(found, run(other, feeds))
+    return Proof(
+        len(groups.families), moved, permutation_error, len(kept), zero_error, effect, shapes_kept, commutation_error
+    )
 
 
 def random_survivors(

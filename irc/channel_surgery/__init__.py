@@ -40,12 +40,13 @@ def cut(model: ir.Model, propagation: Propagation, alive: Array) -> None:
     constraints = propagation.constraints
     rewrites = all_rewrites()
     nodes = operation.nodes
+    # First of all, while every node still reads its initializers itself.
+    replace_slots(model, propagation, nodes, lambda slot, array: shortened(constraints, slot, array, alive))
     for node, original in nodes:
         if operation.touches(original):
             rewrite = rewrites.get((original.domain if original.domain != "ai.onnx" else "", original.op_type))
             if rewrite is not None:
                 rewrite(node, operation)
-    replace_slots(model, propagation, nodes, lambda slot, array: shortened(constraints, slot, array, alive))
     for value in model.graph.outputs:
         dims = operation.declared(value)
         if dims is not None:

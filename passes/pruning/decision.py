@@ -96,7 +96,7 @@ class Pruning:
                     continue  # no rows to speak of: the first mode has it
                 name = family.name if family.name not in names else f"{family.name}:{groups.mode}"
                 names.add(name)
-                node = self.reader(family.axes[0].slot)
+                node = self._nodes.get(family.node, family.node)
                 yield Place(name, node, groups, family, self._why_left(family, node, name))
 
     def reader(self, slot: Slot) -> ir.Node:
@@ -230,9 +230,8 @@ class Pruning:
             "a larger largest_cut": bool(self.open),
         }
         advice = ", ".join(text for text, helps in helping.items() if helps)
-        return (
-            f"{options.name}: {self.asked_text} cannot be reached, only {least / max(1, self.whole):.3g}; "
-            + (f"ask for less, or allow more: {advice}" if advice else "there is no family to cut")
+        return f"{options.name}: {self.asked_text} cannot be reached, only {least / max(1, self.whole):.3g}; " + (
+            f"ask for less, or allow more: {advice}" if advice else "there is no family to cut"
         )
 
     def _why_whole(self, candidate: Candidate) -> str:

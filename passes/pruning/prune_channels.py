@@ -64,6 +64,7 @@ class PruneChannels(Pass):
 
     name: ClassVar[str] = "prune-channels"
     contract: ClassVar[Contract] = Contract.APPROXIMATE
+    resizes: ClassVar[bool] = True
 
     ratio: float | None = None
     macs: float | None = None

@@ -12,12 +12,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx_ir as ir
 
 from irc.analysis.channels.bundles import Array, Labels
 from irc.analysis.channels.constraints import Mode, Reason
 from irc.analysis.channels.propagation import Propagation
 from irc.analysis.channels.slots import Slot
 from irc.analysis.channels.solution import Solution, solve
+from irc.errors import UsageError
 from irc.pass_base import node_id
 
 
@@ -43,7 +45,8 @@ class Family:
     """Atoms that live on the same axes of the same initializers.
 
     Attributes:
-        name: Name of the first output that its first initializer makes.
+        name: Name of the first value that is made with one of its initializers.
+        node: The node that makes it.
         atoms: Classes of labels, ascending, `[n]`.
         cells: The cell of every atom, 0 to `cell_count - 1`, `[n]`.
         axes: The axes it cuts.
@@ -51,6 +54,7 @@ class Family:
     """
 
     name: str
+    node: ir.Node
     atoms: Labels
     cells: Labels
     axes: tuple[FamilyAxis, ...]
@@ -114,6 +118,7 @@ class ChannelGroups:
                 self._open[self.class_of[bundle.labels]] = True
         if self._reasons:
             self._open[list(self._reasons)] = False
+        self._positions: dict[ir.Node, int] | None = None
         self._by_slot = self._by_slots()
         self._by_row = self._by_rows()
         self.families: tuple[Family, ...] = self._families()
@@ -149,7 +154,18 @@ class ChannelGroups:
 
         Returns:
             A boolean per label.
+
+        Raises:
+            UsageError: If a family is none of these, or an atom none of its family's.
         """
+        for family, atoms in kept.items():
+            if family not in self.families:
+                raise UsageError(f"family {family.name!r} is of another analysis or mode; choose among these families")
+            given = np.asarray(atoms)
+            if given.dtype.kind not in "iu" or not np.isin(given, family.atoms).all():
+                raise UsageError(
+                    f"atoms to keep of family {family.name!r} must be elements of its `atoms`, not positions"
+                )
         alive = np.ones(self.propagation.constraints.count, dtype=bool)
         for family, atoms in kept.items():
             alive[family.atoms] = False
@@ -197,12 +213,13 @@ class ChannelGroups:
         for atoms, representatives in zip(shares, chosen, strict=True):
             axes = self._axes(representatives, places)
             reasons = [self._solution.statistics[c] for c in atoms.tolist() if c in self._solution.statistics]
-            name = self._name(axes)
+            node = self._first_maker(axes)
+            name = node_id(node)
             names[name] = names.get(name, 0) + 1
             if names[name] > 1:
                 name = f"{name}#{names[name]}"
             cells = _numbered(self._by_row[atoms])
-            found.append(Family(name, atoms, cells, axes, tuple(dict.fromkeys(reasons))))
+            found.append(Family(name, node, atoms, cells, axes, tuple(dict.fromkeys(reasons))))
         return tuple(found)
 
     def _shared_out(self) -> list[Labels] | None:
@@ -299,10 +316,36 @@ class ChannelGroups:
                 found.setdefault((id(slot), index), FamilyAxis(slot, index, axis, count))
         return tuple(found.values())
 
-    def _name(self, axes: Sequence[FamilyAxis]) -> str:
-        first = axes[0].slot
-        node = first.use[0] if first.use is not None else next(iter(first.initializer.uses())).node
-        return node_id(node)
+    def _first_maker(self, axes: Sequence[FamilyAxis]) -> ir.Node:
+        """The first node of the graph that computes from the model's inputs with one of some initializers.
+
+        Between them may stand what is computed from constants alone: DequantizeLinear, a transposition.
+        """
+        found: dict[ir.Node, None] = {}
+        pending = [
+            node
+            for axis in axes
+            for node in (
+                [axis.slot.use[0]] if axis.slot.use is not None else [use.node for use in axis.slot.initializer.uses()]
+            )
+        ]
+        seen = set(pending)
+        while pending:
+            node = pending.pop()
+            found[node] = None
+            if not any(self.propagation.varies(value) for value in node.outputs):
+                for value in node.outputs:
+                    further = [use.node for use in value.uses() if use.node not in seen]
+                    seen.update(further)
+                    pending += further
+        varying = [node for node in found if any(self.propagation.varies(value) for value in node.outputs)]
+        return min(varying or found, key=self._position)
+
+    def _position(self, node: ir.Node) -> int:
+        """Where a node stands in the graph; those of bodies last."""
+        if self._positions is None:
+            self._positions = {node: i for i, node in enumerate(self.propagation.model.graph)}
+        return self._positions.get(node, len(self._positions))
 
     def _pinned_axes(self) -> tuple[PinnedAxis, ...]:
         found = []

@@ -52,6 +52,7 @@ class Propagation:
         constraints: What was demanded.
         slots: Labelled initializers, in the order in which they are first read.
         products: For nodes with MACs, the labels their MACs are proportional to.
+        allowed: Outputs of the model that may get narrower.
     """
 
     def __init__(self, model: ir.Model, shapes: ConcreteShapes, allowed_outputs: Sequence[str] = ()) -> None:
@@ -63,7 +64,7 @@ class Propagation:
         self._slots: dict[tuple[ir.Value, ir.Node | None, int], Slot] = {}
         self._closed: set[ir.Value] = set()
         self._varying: set[ir.Value] = set(model.graph.inputs)
-        self._allowed = frozenset(allowed_outputs)
+        self.allowed = frozenset(allowed_outputs)
 
     def run(self, rules: dict[tuple[str, str], Rule]) -> None:
         """Visits every node of the main graph once, with the rules of operators by (domain, type)."""
@@ -77,7 +78,7 @@ class Propagation:
                 self._varying.update(node.outputs)
             self._visit(node, rules)
         for value in self.model.graph.outputs:
-            if value.name not in self._allowed:
+            if value.name not in self.allowed:
                 reason = Reason("graph output", f"it reaches the output {value.name!r} of the model")
                 self.constraints.pin_all(self.of(value).bundles, reason)
 
@@ -163,7 +164,7 @@ class Propagation:
                 self.constraints.fresh_bundle([axis], [size]) for axis, size in enumerate(dims) if open_ and size > 1
             )
             self._add(key, Slot(value, None if node is None else (node, index), dims, bundles, tuple(range(len(dims)))))
-            if value.is_graph_output() and value.name not in self._allowed:
+            if value.is_graph_output() and value.name not in self.allowed:
                 reason = Reason("graph output", f"the initializer {value.name!r} is an output of the model")
                 self.constraints.pin_all(bundles, reason)
         return self._slots[key]

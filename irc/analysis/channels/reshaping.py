@@ -16,6 +16,8 @@ from irc.analysis.channels.constraints import Constraints, Reason
 
 LARGEST = 1 << 24
 """Labels written out over one block, at most."""
+_LARGEST_PAIR = 1 << 20
+"""Labels of two independent indices that are merged, at most."""
 Block = tuple[list[int], list[int]]
 
 
@@ -67,9 +69,9 @@ def reshaped(constraints: Constraints, tensor: Labelled, dims: Sequence[int], wh
         for axis in bundle.axes:
             other = used.setdefault(block_of[axis], bundle)
             if other is not bundle:
-                reason = Reason("merged axes", f"{where} merges two independent indices")
-                constraints.pin_all([bundle, other], reason)
-                return reshaped(constraints, tensor.without(*bundle.axes, *other.axes), dims, where)
+                rest = tensor.without(*bundle.axes, *other.axes).bundles
+                both = _crossed(constraints, other, bundle, where)
+                return reshaped(constraints, Labelled(tensor.dims, (*rest, *both)), dims, where)
     result = []
     for bundle in tensor.bundles:
         mine = sorted({block_of[axis] for axis in bundle.axes})
@@ -78,6 +80,20 @@ def reshaped(constraints: Constraints, tensor: Labelled, dims: Sequence[int], wh
             constraints.box(moved)
             result.append(moved)
     return Labelled(tuple(dims), tuple(result))
+
+
+def _crossed(constraints: Constraints, one: Bundle, other: Bundle, where: str) -> list[Bundle]:
+    """Two independent indices, as heads and the dimensions of values that all heads share, as one bundle: either may be cut."""
+    reason = Reason("merged axes", f"{where} merges two independent indices")
+    if one.labels.size * other.labels.size > _LARGEST_PAIR:
+        constraints.pin_all([one, other], reason)
+        return []
+    outer, inner = sorted((one, other), key=lambda bundle: min(bundle.axes))
+    whole = constraints.fresh_bundle((*outer.axes, *inner.axes), (*outer.labels.shape, *inner.labels.shape))
+    constraints.box(whole)
+    for part in (outer, inner):
+        constraints.subset(part, whole, reason)
+    return [whole]
 
 
 def _moved(

@@ -11,7 +11,7 @@ from irc.analysis.channels.rules import all_rules
 from irc.channel_oracles import prove
 from irc.testing.channel_graphs import ChannelLimits, ChannelModel, channel_models
 
-FEW, MANY, WIDE = 70, 1000, 100
+FEW, MANY, WIDE = 60, 1000, 100
 WIDE_LIMITS = ChannelLimits(blocks=(12, 24), width=64, inputs=3, outputs=5)
 
 
@@ -42,6 +42,8 @@ def test_long_and_wide_random_networks_are_cut_exactly() -> None:
 
 SELDOM = 10
 """Operators in so many random networks at least are needed by one of them."""
+ELSEWHERE = {("", "ArgMax"), ("", "TopK"), ("", "Reciprocal"), ("", "Size")}
+"""Operators that random networks have along channels only, which they pin, or among sizes; `test_rule_mutations.py` has others."""
 
 
 @pytest.mark.slow
@@ -56,7 +58,8 @@ def test_rules_are_needed_in_random_networks() -> None:
             seen[operator] = seen.get(operator, 0) + 1
             if operator not in needed and atoms(without(network, operator)) < whole:
                 needed.add(operator)
-    assert not [operator for operator, count in seen.items() if count >= SELDOM and operator not in needed]
+    often = {operator for operator, count in seen.items() if count >= SELDOM}
+    assert len(often) > 50 and not often - needed - ELSEWHERE
 
 
 def atoms(propagation: Propagation) -> int:

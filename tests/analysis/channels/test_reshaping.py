@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from irc.analysis.channels.bundles import Bundle, Labelled
 from irc.analysis.channels.constraints import Constraints
 from irc.analysis.channels.reshaping import blocks, reshaped
+from irc.analysis.channels.solution import solve
 
 
 @st.composite
@@ -98,25 +99,47 @@ def test_splitting_rows_again_keeps_them_before_members() -> None:
 def test_a_merge_in_another_order_makes_columns_alike() -> None:
     constraints = Constraints()
     tensor = reshaped(constraints, Labelled((12,), (constraints.fresh_bundle([0], [12]),)), (3, 4), "split")
-    before = len(constraints.subsets)
+    labels = tensor.bundles[0].labels
+    assert (np.diff(np.sort(solve(constraints, "columns").class_of[labels].ravel())) > 0).all()
     reshaped(constraints, tensor.transposed((1, 0)), (12,), "shuffle")
-    assert len(constraints.subsets) == before + 1
-    assert constraints.subsets[-1].own == (1,)
+    found = solve(constraints, "columns").class_of[labels]
+    assert (found == found[:1]).all()
+    assert len(np.unique(found)) == 4
 
 
 def test_a_merge_in_the_same_order_does_not() -> None:
     constraints = Constraints()
     tensor = reshaped(constraints, Labelled((12,), (constraints.fresh_bundle([0], [12]),)), (3, 4), "split")
+    labels = tensor.bundles[0].labels
     reshaped(constraints, tensor, (12,), "merge")
-    assert not constraints.subsets
+    assert len(np.unique(solve(constraints, "columns").class_of[labels])) == 12
 
 
-def test_two_independent_indices_cannot_be_merged() -> None:
+def test_of_two_independent_indices_one_is_cut_in_each_mode() -> None:
     constraints = Constraints()
     tensor = Labelled((3, 4), (constraints.fresh_bundle([0], [3]), constraints.fresh_bundle([1], [4])))
-    assert reshaped(constraints, tensor, (12,), "Reshape 'y'").bundles == ()
-    assert {reason.kind for _labels, reason in constraints.pins} == {"merged axes"}
-    assert sum(len(labels) for labels, _reason in constraints.pins) == 7
+    (merged,) = reshaped(constraints, tensor, (12,), "Reshape 'y'").bundles
+    assert merged.labels.shape == (12,)
+    for mode, free in (("rows", 0), ("columns", 1)):
+        solution = solve(constraints, mode)
+        pinned = [bool(set(solution.class_of[b.labels].tolist()) & set(solution.pinned)) for b in tensor.bundles]
+        assert pinned == [axis != free for axis in (0, 1)]
+        classes = solution.class_of[merged.labels.reshape(3, 4)]
+        assert len(np.unique(classes)) == tensor.dims[free]
+
+
+def test_two_large_independent_indices_are_not_merged() -> None:
+    constraints = Constraints()
+    tensor = Labelled((2048, 1024), (constraints.fresh_bundle([0], [2048]), constraints.fresh_bundle([1], [1024])))
+    assert reshaped(constraints, tensor, (2048 * 1024,), "Reshape 'y'").bundles == ()
+    assert sum(len(labels) for labels, _reason in constraints.pins) == 3072
+
+
+def test_sizes_that_do_not_agree_pin() -> None:
+    constraints = Constraints()
+    tensor = Labelled((2, 12), (constraints.fresh_bundle([1], [12]),))
+    assert reshaped(constraints, tensor, (2, 13), "Reshape 'y'").bundles == ()
+    assert [reason.kind for _labels, reason in constraints.pins] == ["unlike sizes"]
 
 
 def test_repeated_labels_come_apart_again() -> None:

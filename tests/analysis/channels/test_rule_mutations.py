@@ -1,6 +1,6 @@
 """Mutations: a rule or a rewrite that is missing or wrong is seen, by the oracles or by what can be cut.
 
-Witnesses (`channel_witnesses.py`) are small networks around one operator. Three things are broken, one at a time:
+Witnesses (`channel_witnesses`) are small networks around one operator. Three things are broken, one at a time:
 
 - a rule is deleted: its operator pins what it reads, and fewer channels can be cut of a witness;
 - a rewrite is deleted: an oracle fails on a witness, or the cut raises;
@@ -14,12 +14,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import channel_witnesses as witnesses
 import numpy as np
 import onnx_ir as ir
 import pytest
 from channel_kit import MODES, describe, different_modes
-from channel_witnesses import Operator, Witness
+from channel_witnesses import table as witnesses
+from channel_witnesses.network import Operator, Witness
 
 from irc.analysis.channels import Bundle, ChannelGroups, Labelled, NodeView, Propagation
 from irc.analysis.channels.alignment import Group

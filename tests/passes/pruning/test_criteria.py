@@ -151,7 +151,9 @@ def test_a_network_scaled_as_a_whole_is_cut_alike():
 
 
 @pytest.mark.parametrize("criterion", ["group", "l1", "l2"])
-@pytest.mark.parametrize(("dtype", "scale"), [("f4", 1e-25), ("f4", 1e25), ("f8", 1e120), ("f8", 1e-120), ("f2", 300.0)])
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("f4", 1e-25), ("f4", 1e25), ("f8", 1e120), ("f8", 1e-120), ("f2", 300.0)]
+)
 @pytest.mark.filterwarnings("error")
 def test_squares_that_leave_the_range_of_single_precision_still_rank(dtype, scale, criterion):
     """They would all be zero or infinite, and chance would choose."""

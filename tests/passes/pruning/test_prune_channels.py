@@ -169,9 +169,9 @@ def test_a_budget_out_of_reach_says_how_far_it_goes():
 def test_only_what_helps_is_advised():
     with pytest.raises(UsageError, match="only 1; there is no family to cut"):
         prune(PruneChannels(macs=0.5), mlp(4, 3))
-    with pytest.raises(UsageError, match="allow more: a larger largest_cut$"):
-        prune(PruneChannels(macs=0.1, round_to=1), cnn())
-    with pytest.raises(UsageError, match="allow more: statistics=true$"):
+    with pytest.raises(UsageError, match=r"allow more: a larger largest_cut$"):
+        prune(PruneChannels(macs=0.001, round_to=1), cnn())
+    with pytest.raises(UsageError, match=r"allow more: statistics=true$"):
         prune(PruneChannels(macs=0.5, minimum=1000, round_to=1), normalized())
 
 
@@ -181,13 +181,8 @@ def test_a_budget_missed_because_families_are_left_out_is_told():
     manager = PassManager([pass_], verify=False, limits={"prune-channels": 1})
     limited = manager.run(model, Context()).ledger["prune-channels"]
     assert len(limited.rewritten) == 1
-    assert any("above macs=0.6, which was asked for" in entry.reason for entry in _everything(limited))
-    assert not any("asked for" in entry.reason for entry in _everything(prune(pass_, model)[1]))
-
-
-def _everything(record: PassRecord):
-    yield from record.rewritten
-    yield from record.skipped
+    assert limited.summary.endswith("above macs=0.6, which was asked for")
+    assert "asked for" not in prune(pass_, model)[1].summary
 
 
 def test_a_ratio_of_nothing_is_no_error():

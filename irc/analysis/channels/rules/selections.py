@@ -135,3 +135,15 @@ def reverse(view: NodeView) -> None:
         axis = view.node.attributes.get_int(name, default) % tensor.rank
         tensor = view.freed(tensor, axis, "ordered axis", "reverses it")
     view.write(tensor)
+
+
+@rule("GatherND")
+def gather_nd(view: NodeView) -> None:
+    """Y[i, ...] = X[batch..., indices[i]..., ...]: axes that indices name stay as they are, those behind keep their labels."""
+    view.parameters(1)
+    tensor, places = view.read(0), view.read(1)
+    named = view.node.attributes.get_int("batch_dims", 0) + places.dims[-1]
+    for axis in range(named):
+        tensor = view.freed(tensor, axis, "lookup", "looks coordinates of it up")
+    shift = places.rank - 1 - named
+    view.write_bundles([bundle.at([axis + shift for axis in bundle.axes]) for bundle in tensor.bundles])
