@@ -108,7 +108,6 @@ def test_a_copy_of_a_block_costs_nothing_and_the_other_takes_its_weight(seed, si
     path = removal_path([Reader(weight, gram_of(x), np.repeat(np.arange(5), size))], damping=1e-9)
     assert path.order[0] in (0, 4)
     assert path.errors[1] < 1e-7
-    assert path.errors[2] > 1e-4
     found = without(weight, gram_of(x), np.arange(4 * size, 5 * size), damping=1e-9)
     np.testing.assert_allclose(found[:, :size], weight[:, :size] + weight[:, 4 * size :], atol=1e-5)
 
