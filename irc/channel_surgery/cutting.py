@@ -30,15 +30,16 @@ class Cut:
     """
 
     def __init__(self, model: ir.Model, propagation: Propagation, alive: Array) -> None:
-        self.model, self.propagation, self.alive = model, propagation, alive
         here, there = list(model.graph), list(propagation.model.graph)
-        if [node.op_type for node in here] != [node.op_type for node in there]:
+        if [node.op_type for node in here] != [node.op_type for node in there] or not _same_weights(model, propagation):
             raise ModelError("the model to cut is not the one that was analysed; analyse it anew after editing it")
+        alive = np.asarray(alive)
         if alive.shape != (propagation.constraints.count,) or alive.dtype != bool:
             raise ModelError(
                 f"survivors are {alive.dtype} {list(alive.shape)}; {propagation.constraints.count} booleans are needed, as "
                 "ChannelGroups.survivors of this analysis gives them"
             )
+        self.model, self.propagation, self.alive = model, propagation, alive
         self.nodes: list[tuple[ir.Node, ir.Node]] = list(zip(here, there, strict=True))
         self._original = {node: original for node, original in self.nodes}
         self._by_name: dict[str, ir.Value] = {}
@@ -50,12 +51,18 @@ class Cut:
     # -- what changes -------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Whether what survives is a box everywhere, and nowhere empty.
+        """Whether what survives is whole, a box everywhere, nowhere empty, and holds all that is pinned.
 
         Raises:
             ModelError: If not.
         """
         constraints = self.propagation.constraints
+        for labels, reason in constraints.pins:
+            if not self.alive[labels].all():
+                raise ModelError(f"a channel is left out that cannot be cut: {reason.text}")
+        for left, right, _kinds in constraints.equalities:
+            if (self.alive[left] != self.alive[right]).any():
+                raise ModelError("survivors hold a part of a channel only; take them from ChannelGroups.survivors")
         for value, tensor in self.propagation.values():
             self._check(tensor.bundles, value.name or "")
         for slot in self.propagation.slots:
@@ -238,3 +245,12 @@ class Cut:
                             f"{value.name!r} has shape {list(found)} after the cut, and {list(expected)} was meant; "
                             "this is a defect of irc"
                         )
+
+
+def _same_weights(model: ir.Model, propagation: Propagation) -> bool:
+    """Whether the labelled initializers are there, in the sizes in which they were labelled."""
+    for slot in propagation.slots:
+        value = model.graph.initializers.get(slot.name)
+        if value is None or value.const_value is None or value.const_value.size != int(np.prod(slot.view)):
+            return False
+    return True
