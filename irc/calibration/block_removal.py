@@ -125,9 +125,9 @@ def without(weight: Array, gram: Array, removed: Array, *, damping: float = DAMP
     kept[removed] = False
     result = np.zeros(weight.shape, np.float64)
     # The damping of all columns, so that the errors are those of the path.
-    damped = _damped(gram, damping)
+    damped, _factor = _factors(gram, damping)
     gone = weight[:, ~kept].astype(np.float64) @ damped[np.ix_(~kept, kept)]
-    result[:, kept] = weight[:, kept] + _divided(gone, damped[np.ix_(kept, kept)])
+    result[:, kept] = weight[:, kept] + np.linalg.solve(damped[np.ix_(kept, kept)], gone.T).T
     return result
 
 
@@ -149,7 +149,8 @@ def least_squares(weight: Array, gram: Array, cross: Array, *, damping: float = 
         `[N, K]` float64.
     """
     values = weight.astype(np.float64)
-    return values + _divided(cross - values @ gram.astype(np.float64), _damped(gram, damping))
+    _damped, factor = _factors(gram, damping)
+    return np.asarray(values + (cross - values @ gram.astype(np.float64)) @ factor.T @ factor)
 
 
 class _Turns:
@@ -298,21 +299,12 @@ def _pace(states: Sequence[_State]) -> int:
     return max(1, len(np.unique(blocks)) // _STEP) if len(blocks) else 1
 
 
-def _damped(gram: Array, damping: float) -> Array:
-    return _factors(gram, damping)[0]
-
-
 def _factors(gram: Array, damping: float) -> tuple[Array, Array]:
     """A damped gram and the factor of its inverse, in its own units."""
     unit = float(np.diagonal(gram).mean()) if len(gram) else 0.0
     unit = unit if unit > 0 else 1.0
     damped, factor = factorised((gram.astype(np.float64) + gram.T) / (2 * unit), damping)
     return damped * unit, factor / np.sqrt(unit)
-
-
-def _divided(values: Array, gram: Array) -> Array:
-    """`values gram^-1`."""
-    return np.asarray(np.linalg.solve(gram, values.T).T) if len(gram) else values
 
 
 def _checked(readers: Sequence[Reader]) -> int:
