@@ -64,3 +64,16 @@ def test_statistics_of_a_plan_are_told_apart_by_the_sizes_of_weights():
     """Builds with other families cut have nodes of the same names; a replay would take the ranges of the first."""
     assert _structure(cnn(width=24)) == _structure(cnn(width=24, seed=1))
     assert _structure(cnn(width=24)) != _structure(cnn(width=16))
+
+
+def test_families_keep_their_names_when_quantization_goes_back(model):
+    """The guard denies families by name: those of a quantized model must not be called after its DequantizeLinears."""
+    passes = f"quantize,{PRUNE}"
+    out = model.with_name("out.onnx")
+    report = irc.optimize(
+        model, data=samples(), passes=passes, max_drop="0.01%", measure=False, cache=False, output=out
+    )
+    assert {entry.site for entry in report.ledger["prune-channels"].undone} == {"a", "c"}
+    shapes = {v.name: list(v.const_value.shape) for v in irc.load(out).graph.initializers.values()}
+    whole = {v.name: list(v.const_value.shape) for v in irc.load(model).graph.initializers.values()}
+    assert {name: shape for name, shape in shapes.items() if name in whole} == whole
