@@ -51,6 +51,7 @@ def test_runs_at_two_sizes(name):
         assert all(samples[0][value.name].shape[a] != samples[1][value.name].shape[a] for a in open_axes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_output_depends_on_the_inputs(name):
     runtime = session(load(name))

@@ -18,11 +18,22 @@ EXPECTED = json.loads(FILE.read_text(encoding="utf-8"))
 
 SPELLINGS = ("_torchscript", "_opset23", "_batch_norm", "_eager", "_dynamo", "_computed", "_gated")
 """Other spellings of models that are there in plain too: proved with the slow tests."""
+RELATIVES = frozenset(
+    {
+        *("albert", "bart", "clip", "conformer", "deberta_v2", "dinov2", "distilbert", "falcon", "gemma", "gpt_neox"),
+        *("gpt2_weights", "mobilebert", "mobilevit", "phi", "qwen2", "qwen3", "segformer", "vit_int8", "yolo_qdq"),
+    }
+)
+"""Relatives of models that are proved with the fast tests."""
 
 
 def cases() -> list[object]:
     slow = pytest.mark.slow
-    return [pytest.param(name, marks=[slow] if name.endswith(SPELLINGS) else []) for name in stored.names()]
+    return [pytest.param(name, marks=[slow] if is_slow(name) else []) for name in stored.names()]
+
+
+def is_slow(name: str) -> bool:
+    return name.endswith(SPELLINGS) or name in RELATIVES
 
 
 def assert_as_expected(name: str, groups: ChannelGroups) -> None:
@@ -38,7 +49,7 @@ def assert_as_expected(name: str, groups: ChannelGroups) -> None:
             assert pin is None or len(pin.reason.text) > 10
 
 
-@pytest.mark.parametrize("name", [name for name in stored.names() if name.endswith(SPELLINGS)])
+@pytest.mark.parametrize("name", [name for name in stored.names() if is_slow(name)])
 def test_families_and_reasons(name: str) -> None:
     propagation = propagate(stored.load(name))
     for mode in MODES:

@@ -36,6 +36,7 @@ def test_families_go_back_under_a_budget(model, passes):
     assert all(reason.startswith("kept whole: its loss") for reason in undone.values()), undone
 
 
+@pytest.mark.slow
 def test_speed_does_not_call_families_integers(model):
     report = irc.optimize(
         model, data=samples(), passes=f"{PRUNE},quantize", max_drop="90%", min_speedup=0.01, cache=False
