@@ -25,7 +25,8 @@ def cut(model: ir.Model, propagation: Propagation, alive: Array) -> None:
     """Removes all coordinates whose labels do not survive, in place.
 
     Args:
-        model: The model that was analysed, or a snapshot of it that was not edited since.
+        model: The model that was analysed, or a snapshot of it with the same nodes and sizes; its weights are laid out as they
+            are now, so that they may have been repaired before.
         propagation: Its labels.
         alive: A boolean per label, as `ChannelGroups.survivors` gives it.
 

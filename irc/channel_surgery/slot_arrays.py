@@ -33,8 +33,8 @@ def replace_slots(
     here = {original: node for node, original in nodes}
     wanted: dict[str, list[tuple[Slot, Array | None]]] = {}
     for slot in propagation.slots:
-        old = constant(slot.initializer)
-        if slot.name in model.graph.initializers and old is not None:
+        old = constant(model.graph.initializers.get(slot.name))
+        if old is not None:
             wanted.setdefault(slot.name, []).append((slot, change(slot, old)))
     for name, changes in wanted.items():
         value = model.graph.initializers[name]

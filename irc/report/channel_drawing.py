@@ -16,7 +16,7 @@ from irc.report.console import human_count, human_percent
 from irc.report.sensitivity_plot import shortened
 from irc.report.svg import Drawing, clean, number
 
-_NAME_LENGTH = 38
+_NAME_LENGTH = 35
 _ROW = 26
 _MARGIN, _FOLD = 24, 40
 _OPERATOR, _SIZES, _PIN, _LANES = 300, 436, 556, 628

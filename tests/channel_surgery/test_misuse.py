@@ -10,6 +10,7 @@ from channel_kit import model_of, random_weight
 from irc.analysis.channels import ChannelGroups, channel_groups
 from irc.channel_surgery import cut
 from irc.errors import ModelError, UsageError
+from irc.ir import snapshot
 
 MISUSED = """g (float[N,6] x) => (float[N,5] y) {
   a = MatMul(x, w1)
@@ -76,3 +77,15 @@ def test_a_family_of_another_analysis_is_an_error() -> None:
 def test_wrong_questions_are_usage_errors(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         channel_groups(misused()[0], **options)
+
+
+def test_weights_are_laid_out_as_they_are_now() -> None:
+    """Not as they were analysed: they may have been repaired in between."""
+    model, groups = misused()
+    other = snapshot(model)
+    repaired = random_weight(8, 5, seed=7)
+    other.graph.initializers["w2"].const_value = ir.tensor(repaired, name="w2")
+    family = groups.families[0]
+    cut(other, groups.propagation, groups.survivors({family: family.atoms[2:6]}))
+    assert (other.graph.initializers["w2"].const_value.numpy() == repaired[2:6]).all()
+    assert [int(d) for d in model.graph.initializers["w2"].const_value.shape] == [8, 5]
