@@ -8,6 +8,7 @@ ledger are decided here, once, for all passes.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -155,40 +156,31 @@ def apply_pass(
 
 def _sites(step: Step, model: ir.Model, ctx: Context, index: int) -> Iterator[Site | Skip]:
     """The pass's own generator, its exceptions named."""
-    try:
+    with _named(step, index, "while looking for sites"):
         yield from step.pass_.sites(model, ctx)
-    except IrcError:
-        raise
-    except Exception as error:
-        raise PassFailed(
-            f"{step.pass_.name}: failed while looking for sites: {type(error).__name__}: {' '.join(str(error).split())}",
-            pass_name=step.pass_.name,
-            step=index,
-        ) from error
-
-
-def _finish(step: Step, sites: Sequence[Site], ctx: Context, index: int) -> Remark | None:
-    try:
-        return step.pass_.finish(sites, ctx)
-    except IrcError:
-        raise
-    except Exception as error:
-        raise PassFailed(
-            f"{step.pass_.name}: failed behind its last site: {type(error).__name__}: {' '.join(str(error).split())}",
-            pass_name=step.pass_.name,
-            step=index,
-        ) from error
 
 
 def _rewrite(step: Step, site: Site, ctx: Context, index: int) -> Skip | Remark | None:
-    try:
+    with _named(step, index, f"at {site.id!r}", site=site.id):
         return step.pass_.rewrite(site, ctx)
+
+
+def _finish(step: Step, sites: Sequence[Site], ctx: Context, index: int) -> Remark | None:
+    with _named(step, index, "behind its last site"):
+        return step.pass_.finish(sites, ctx)
+
+
+@contextlib.contextmanager
+def _named(step: Step, index: int, where: str, *, site: str | None = None) -> Iterator[None]:
+    """What a pass raises, other than an error of irc's own, says which pass it was and where."""
+    try:
+        yield
     except IrcError:
         raise
     except Exception as error:
         raise PassFailed(
-            f"{step.pass_.name}: failed at {site.id!r}: {type(error).__name__}: {' '.join(str(error).split())}",
+            f"{step.pass_.name}: failed {where}: {type(error).__name__}: {' '.join(str(error).split())}",
             pass_name=step.pass_.name,
-            site=site.id,
+            site=site,
             step=index,
         ) from error

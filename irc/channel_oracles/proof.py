@@ -13,7 +13,7 @@ from irc.analysis.channels import ChannelGroups, Family
 from irc.channel_oracles.commutation import commuted
 from irc.channel_oracles.masking import masked
 from irc.channel_oracles.permutation import permuted
-from irc.channel_oracles.relative_error import relative_error
+from irc.channel_oracles.relative_error import shapes_of, worst_error
 from irc.channel_surgery import Cut, cut
 from irc.errors import ModelError
 from irc.ir import snapshot
@@ -69,7 +69,7 @@ def prove(groups: ChannelGroups, run: Run, feeds: Feeds, *, ratio: float = 0.5, 
     propagation = groups.propagation
     base = run(propagation.model, feeds)
     model, moved = permuted(groups, seed=seed)
-    permutation_error = _worst(base, run(model, feeds)) if moved else 0.0
+    permutation_error = worst_error(base, run(model, feeds)) if moved else 0.0
     exact = [family for family in groups.families if not family.statistics]
     # Families of one width lose unlike numbers: what should have been one family would go unnoticed otherwise.
     kept = random_survivors(groups, exact, ratio=ratio, spread=1, seed=seed)
@@ -80,18 +80,18 @@ def prove(groups: ChannelGroups, run: Run, feeds: Feeds, *, ratio: float = 0.5, 
         small = snapshot(propagation.model)
         cut(small, propagation, alive)
         found = run(small, feeds)
-        zero_error = _worst(run(masked(propagation, alive), feeds), found)
-        effect = _worst(base, found)
-    shapes_kept = not kept or _same_shapes(base, found)
+        zero_error = worst_error(run(masked(propagation, alive), feeds), found)
+        effect = worst_error(base, found)
+    shapes_kept = not kept or shapes_of(found) == shapes_of(base)
     if len(exact) < len(groups.families):
         small = snapshot(propagation.model)
         everything = random_survivors(groups, groups.families, ratio=ratio, spread=1, seed=seed)
         alive = groups.survivors(everything)
         cut(small, propagation, alive)
         found = run(small, feeds)
-        shapes_kept = shapes_kept and _same_shapes(base, found)
+        shapes_kept = shapes_kept and shapes_of(found) == shapes_of(base)
         other = commuted(groups, alive, seed=seed)
-        commutation_error = 0.0 if other is None else _worst(found, run(other, feeds))
+        commutation_error = 0.0 if other is None else worst_error(found, run(other, feeds))
     return Proof(
         len(groups.families), moved, permutation_error, len(kept), zero_error, effect, shapes_kept, commutation_error
     )
@@ -134,11 +134,3 @@ def _legal(groups: ChannelGroups, kept: Mapping[Family, Array]) -> bool:
     except ModelError:
         return False
     return True
-
-
-def _same_shapes(expected: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]]) -> bool:
-    return [[array.shape for array in one] for one in expected] == [[array.shape for array in one] for one in found]
-
-
-def _worst(expected: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]]) -> float:
-    return max(relative_error(one, other) for one, other in zip(expected, found, strict=True))

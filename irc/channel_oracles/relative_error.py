@@ -31,3 +31,13 @@ def relative_error(expected: Sequence[Array], found: Sequence[Array]) -> float:
             scale = float(np.abs(a[fine]).max()) or 1.0
             worst = max(worst, float(np.abs(a[fine] - b[fine]).max()) / scale)
     return worst
+
+
+def worst_error(expected: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]]) -> float:
+    """The largest `relative_error` over several runs."""
+    return max(relative_error(one, other) for one, other in zip(expected, found, strict=True))
+
+
+def shapes_of(runs: Sequence[Sequence[Array]]) -> list[list[tuple[int, ...]]]:
+    """The shapes of all outputs of several runs."""
+    return [[array.shape for array in outputs] for outputs in runs]

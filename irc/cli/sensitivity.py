@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     import json
     from pathlib import Path
 
+    from irc.cli.picture_file import check_picture, write_picture
     from irc.errors import UsageError
     from irc.report.console import console
     from irc.report.progress import progress
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--top is {args.top}; it must be 0 or more")
     plot = Path(args.plot) if args.plot is not None else None
     if plot is not None:
-        _check_plot(plot)
+        check_picture(plot, "--plot")
     share = _share(args.confirm)
     with progress(quiet=args.quiet or args.json) as callback:
         found = sensitivity_of(
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             progress=callback,
         )
     if plot is not None:
-        _write(plot, _drawn(found))
+        write_picture(plot, _drawn(found), "--plot")
     if args.json:
         print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -157,38 +158,3 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise UsageError(f"--confirm is {text!r}; write a share such as 25% or 0.25")
     return share
-
-
-def _check_plot(path: Path) -> None:
-    """Says at once what would otherwise end the command when everything is done."""
-    import os
-
-    from irc.errors import OutputError
-
-    if path.suffix.lower() != ".svg":
-        raise OutputError(f"--plot {path}: the picture is SVG; give a name that ends in .svg")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"--plot {path}: there is a folder or a device of that name; choose another")
-    if not path.parent.is_dir():
-        raise OutputError(f"--plot {path}: there is no directory {path.parent}; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"--plot {path}: no permission to write there; choose another")
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file under another name and renames it, so that there is never half of it."""
-    import os
-    import tempfile
-
-    from irc.atomic import interrupts_deferred
-    from irc.errors import OutputError
-
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:
-            staged = os.path.join(folder, path.name)
-            with open(staged, "w", encoding="utf-8") as file:
-                file.write(text)
-            with interrupts_deferred():
-                os.replace(staged, path)
-    except OSError as error:
-        raise OutputError(f"--plot {path}: {error.strerror}; choose another") from error

@@ -17,7 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.analysis.channels import ChannelGroups, Propagation
-from irc.channel_oracles import commuted, masked, permuted, relative_error
+from irc.channel_oracles import commuted, masked, permuted
+from irc.channel_oracles.relative_error import shapes_of, worst_error
 from irc.pass_base import Context
 from irc.runner import Runner
 from irc.verification import first_feeds
@@ -54,24 +55,24 @@ def proved(
     if not feeds:
         return "not proved: the model runs on no generated input; give samples with --data"
     expected = _run(runner, original, feeds)
-    noise = _worst(expected, _run(runner, original, feeds, optimization="all"))
+    noise = worst_error(expected, _run(runner, original, feeds, optimization="all"))
     tolerance = max(TOLERANCE, NOISE_MULTIPLE * noise)
     found = []
     for groups in modes:
         model, moved = permuted(groups, seed=ctx.seed)
         if moved:
-            error = _worst(expected, _run(runner, model, feeds))
+            error = worst_error(expected, _run(runner, model, feeds))
             found.append(_checked(f"{moved} channels permuted by {groups.mode}", error, tolerance))
     changed = [f for groups in modes for f in groups.families if f.statistics and not alive[f.atoms].all()]
     outputs = _run(runner, small, feeds)
-    if not changed and _shapes(outputs) == _shapes(expected):
-        error = _worst(_run(runner, masked(propagation, alive), feeds), outputs)
+    if not changed and shapes_of(outputs) == shapes_of(expected):
+        error = worst_error(_run(runner, masked(propagation, alive), feeds), outputs)
         found.append(_checked("cut channels zeroed", error, tolerance))
     else:
         for groups in modes:
             other = commuted(groups, alive, seed=ctx.seed)
             if other is not None:
-                error = _worst(outputs, _run(runner, other, feeds))
+                error = worst_error(outputs, _run(runner, other, feeds))
                 found.append(_checked(f"cut after a permutation by {groups.mode}", error, tolerance))
     return f"proved on {len(feeds)} samples: " + ", ".join(found) if found else "nothing to prove"
 
@@ -91,11 +92,3 @@ def _run(runner: Runner, model: ir.Model, feeds: Sequence[Any], *, optimization:
         return [list(opened.run(feed).values()) for feed in feeds]
     finally:
         opened.close()
-
-
-def _shapes(outputs: Sequence[Sequence[Array]]) -> list[list[tuple[int, ...]]]:
-    return [[array.shape for array in one] for one in outputs]
-
-
-def _worst(expected: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]]) -> float:
-    return max(relative_error(one, other) for one, other in zip(expected, found, strict=True))

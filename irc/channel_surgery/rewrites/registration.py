@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from irc.analysis.channels.operator_table import register
 from irc.channel_surgery.cutting import Cut
 
 Rewrite = Callable[[ir.Node, Cut], None]
@@ -18,12 +19,4 @@ def rewrite(*operators: str, domain: str = "") -> Callable[[Rewrite], Rewrite]:
     Raises:
         ValueError: If an operator has a rewrite already.
     """
-
-    def register(function: Rewrite) -> Rewrite:
-        for operator in operators:
-            if (domain, operator) in REGISTERED:
-                raise ValueError(f"{operator} has two rewrites: {REGISTERED[domain, operator]} and {function}")
-            REGISTERED[domain, operator] = function
-        return function
-
-    return register
+    return register(REGISTERED, "rewrites", operators, domain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from irc.analysis.channels.operator_table import register
 from irc.analysis.channels.propagation import Rule
 
 REGISTERED: dict[tuple[str, str], Rule] = {}
@@ -15,12 +16,4 @@ def rule(*operators: str, domain: str = "") -> Callable[[Rule], Rule]:
     Raises:
         ValueError: If an operator has a rule already.
     """
-
-    def register(function: Rule) -> Rule:
-        for operator in operators:
-            if (domain, operator) in REGISTERED:
-                raise ValueError(f"{operator} has two rules: {REGISTERED[domain, operator]} and {function}")
-            REGISTERED[domain, operator] = function
-        return function
-
-    return register
+    return register(REGISTERED, "rules", operators, domain)
