@@ -126,6 +126,7 @@ class Context:
         runner: Where models are executed: a child process; the manager starts one where it is None.
         refuses: Why the user's selection excludes a site, from its node and id, or None: for a pass that shares something out
             among all its sites; the manager asks it of every site anyway, and supplies it.
+        reserved: Keys of samples that nothing may be fitted to, because the result is to be accepted on them.
         prove: Whether a pass that rests on an analysis of the model is to prove it on this very model, at the cost of
             several runs (`--verify full`).
         seed: Seed of every random choice a pass makes.
@@ -140,6 +141,7 @@ class Context:
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     runner: Runner | None = None
     refuses: Callable[[ir.Node | None, str], str | None] = lambda node, site: None
+    reserved: frozenset[str] = frozenset()
     prove: bool = False
     seed: int = 0
     progress: Callable[[float, str], None] = lambda fraction, what: None

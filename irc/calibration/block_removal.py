@@ -82,7 +82,7 @@ def removal_path(
 
     Args:
         readers: All that read the blocks; not every block need be in every reader.
-        cells: `[blocks]`, from 0: as many go from every cell, in turn; by default one cell.
+        cells: `[blocks]`, from 0: as many go from every cell, in turn; by default one cell. It may count blocks that nobody reads.
         staying: Blocks that never go.
         until: How many go; by default all.
         together: How many leave an inverse in one step: 1 is greedy to the letter, more is faster for many small blocks, chosen
@@ -92,7 +92,7 @@ def removal_path(
     Raises:
         ValueError: If shapes do not fit, anything is not finite, or there is no block.
     """
-    count = _checked(readers)
+    count = max(_checked(readers), 0 if cells is None else len(cells))
     turns = _Turns(np.zeros(count, np.intp) if cells is None else np.asarray(cells, np.intp), staying)
     states = [_State.of(reader, damping) for reader in readers]
     limit = turns.most if until is None else min(until, turns.most)

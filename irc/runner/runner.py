@@ -206,6 +206,22 @@ class Runner:
         found: Observation = self.process.call("observed", observation)
         return found
 
+    def shelve(self, shelf: str, arrays: Feed) -> None:
+        """Puts arrays on a shelf of the process, for `Opened.advance`: what runs on them need not cross to it every time."""
+        self.process.call("shelve", shelf, arrays)
+
+    def shelved(self, shelf: str, name: str) -> Any:
+        """An array that lies on a shelf.
+
+        Raises:
+            RunnerError: If it does not, as after a crash.
+        """
+        return self.process.call("shelved", shelf, name)
+
+    def unshelve(self, shelves: Sequence[str], names: Sequence[str] | None = None) -> None:
+        """Forgets arrays by name, or whole shelves."""
+        self.process.call("unshelve", list(shelves), None if names is None else list(names))
+
     def portable(
         self, model: ir.Model | Path | str, extra_outputs: Sequence[str] = ()
     ) -> tuple[PortableModel | str, list[SpilledWeight]]:
@@ -314,6 +330,19 @@ class Opened:
             "fetch", self.handle, feed, observation, list(kept)
         )
         return result
+
+    def advance(self, shelves: Sequence[str], known: Sequence[str], made: Sequence[str]) -> None:
+        """Runs on arrays that lie on each of some shelves, and puts the outputs there too.
+
+        Args:
+            shelves: One run each.
+            known: The inputs.
+            made: The outputs.
+
+        Raises:
+            RunnerError: If the runtime refuses, or dies; shelves are empty then.
+        """
+        self._runner.process.call("advance", self.handle, list(shelves), list(known), list(made))
 
     def runtime_graph(self) -> list[RuntimeNode]:
         """The runtime's own optimized graph of this model, subgraphs included."""

@@ -45,6 +45,7 @@ class Worker:
         self._sessions: dict[int, OpenSession] = {}
         self._references: dict[str, Reference] = {}
         self._observations: dict[str, Observation] = {}
+        self._shelves: dict[str, dict[str, Any]] = {}
         self._helpers: list[CountingProcess] | None = None
         self._last = 0
 
@@ -65,6 +66,28 @@ class Worker:
     def run(self, handle: int, feed: Feed, outputs: list[str] | None) -> dict[str, Any]:
         """Runs one feed; returns outputs by name."""
         return self._sessions[handle].run(feed, outputs)
+
+    def shelve(self, shelf: str, arrays: Feed) -> None:
+        """Puts arrays on a shelf."""
+        self._shelves.setdefault(shelf, {}).update(arrays)
+
+    def advance(self, handle: int, shelves: list[str], known: list[str], made: list[str]) -> None:
+        """Runs a session on what lies on each of some shelves, and puts the results there too."""
+        for shelf in shelves:
+            arrays = self._shelves[shelf]
+            arrays |= self._sessions[handle].run({name: arrays[name] for name in known}, made)
+
+    def shelved(self, shelf: str, name: str) -> Any:
+        """An array that lies on a shelf."""
+        return self._shelves[shelf][name]
+
+    def unshelve(self, shelves: list[str], names: list[str] | None) -> None:
+        """Forgets arrays of shelves, or all of them."""
+        for shelf in shelves:
+            if names is None:
+                self._shelves.pop(shelf, None)
+            for name in names or ():
+                self._shelves.get(shelf, {}).pop(name, None)
 
     def fetch(self, handle: int, feed: Feed, observation: str, kept: list[str]) -> tuple[dict[str, Any], Largest]:
         """Runs one feed; outputs named in `kept` wait for `observe`, the others are returned, and the largest codes."""

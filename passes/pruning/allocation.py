@@ -11,13 +11,13 @@ import numpy as np
 from irc.analysis.channels import Family
 from irc.passes.pruning.candidate import Candidate
 
-Scope = Literal["family", "global", "isomorphic"]
+Scope = Literal["auto", "family", "global", "isomorphic", "measured"]
 Widths = dict[Candidate, int]
 EPSILON = 1e-9
 """Keeps products such as 0.7 * 10 from rounding to the wrong side."""
 
 
-def allocation(candidates: Sequence[Candidate], scope: Scope) -> Callable[[float], Widths]:
+def allocation(candidates: Sequence[Candidate], scope: str) -> Callable[[float], Widths]:
     """Widths by the share of atoms that goes, counted from the original model.
 
     - "family": the same share of every family.
@@ -43,7 +43,8 @@ class _Ranking:
         owners = [np.full(c.width, i) for i, c in enumerate(candidates)]
         ranks = [np.arange(c.width) for c in candidates]
         owner, rank = np.concatenate(owners), np.concatenate(ranks)
-        worth = np.concatenate([c.worth for c in candidates])
+        # Of a removal path, an atom may be worth less than one that goes before it.
+        worth = np.concatenate([np.maximum.accumulate(c.worth[::-1])[::-1] for c in candidates])
         # Of equal worth the last rank goes first, so that what goes of a candidate are always its last ranks.
         order = np.lexsort((owner, -rank, worth))
         self._owner = owner[order]

@@ -11,7 +11,7 @@ RESOLUTION = 1 << 12
 
 
 def meeting(
-    allocate: Callable[[float], Widths], cost: Callable[[Widths], int], limit: float, *, largest: float = 1.0
+    allocate: Callable[[float], Widths], cost: Callable[[Widths], float], limit: float, *, largest: float = 1.0
 ) -> Widths | None:
     """The widths of the smallest common share whose cost is within a limit; None if that of no share is.
 

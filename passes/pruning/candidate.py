@@ -13,6 +13,46 @@ from irc.analysis.channels import ChannelGroups, Family
 Array = np.ndarray[Any, Any]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranking:
+    """Atoms of a family from best to worst.
+
+    Attributes:
+        order: `[cells, width]`, atoms.
+        worth: `[width]`: what the best, the second best, ... of all cells together are worth, in units of their mean.
+    """
+
+    order: Array
+    worth: Array
+
+    @classmethod
+    def of(cls, order: Array, worth: Array) -> Ranking:
+        """A ranking by worth in any unit; where that is not finite, it is as large as any."""
+        finite = worth[np.isfinite(worth)]
+        mean = float(finite.mean()) if len(finite) else 0.0
+        largest = float(finite.max()) if len(finite) else 1.0
+        worth = np.maximum(np.where(np.isfinite(worth), worth, largest), 0.0)
+        return cls(order, worth / mean if mean > 0 else np.ones_like(worth))
+
+    @classmethod
+    def by_scores(cls, family: Family, scores: Array, *, seed: int) -> Ranking:
+        """A ranking by the score of every atom.
+
+        Args:
+            family: The family.
+            scores: One per atom.
+            seed: Decides ties.
+        """
+        tie = np.random.default_rng(seed).permutation(len(scores))
+        orders, sorted_scores = [], []
+        for cell in range(family.cell_count):
+            mine = np.flatnonzero(family.cells == cell)
+            best_first = mine[np.lexsort((tie[mine], -scores[mine]))]
+            orders.append(family.atoms[best_first])
+            sorted_scores.append(scores[best_first])
+        return cls.of(np.array(orders), np.mean(sorted_scores, axis=0))
+
+
 @dataclasses.dataclass(eq=False)
 class Candidate:
     """A family and the widths it may be cut to.
@@ -65,26 +105,3 @@ class Candidate:
             if len(at):
                 row[1 : at[0] + 1] = row[: at[0]].copy()
                 row[0] = atom
-
-
-def ranked(family: Family, scores: Array, *, seed: int) -> tuple[Array, Array]:
-    """Atoms of every cell from best to worst, and the mean score at every rank in units of the mean score.
-
-    Args:
-        family: The family.
-        scores: One per atom.
-        seed: Decides ties.
-    """
-    tie = np.random.default_rng(seed).permutation(len(scores))
-    orders, sorted_scores = [], []
-    for cell in range(family.cell_count):
-        mine = np.flatnonzero(family.cells == cell)
-        best_first = mine[np.lexsort((tie[mine], -scores[mine]))]
-        orders.append(family.atoms[best_first])
-        sorted_scores.append(scores[best_first])
-    worth = np.mean(sorted_scores, axis=0)
-    finite = worth[np.isfinite(worth)]
-    mean = float(finite.mean()) if len(finite) else 0.0
-    largest = float(finite.max()) if len(finite) else 1.0
-    worth = np.where(np.isfinite(worth), worth, largest)
-    return np.array(orders), worth / mean if mean > 0 else np.ones_like(worth)

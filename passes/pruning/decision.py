@@ -6,26 +6,27 @@ import dataclasses
 import functools
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from irc.analysis.channels import ChannelGroups, Family, Mode, Propagation, Slot, propagate
-from irc.analysis.channels.costs import ChannelCosts
+from irc.calibration.data import DataSource
 from irc.decisions import Decision
 from irc.errors import UsageError
 from irc.ir import snapshot
 from irc.options import format_call
 from irc.pass_base import Context
 from irc.passes.pruning import history
-from irc.passes.pruning.allocation import Widths, allocation
-from irc.passes.pruning.budget import meeting
-from irc.passes.pruning.candidate import Candidate, ranked
-from irc.passes.pruning.criteria import CRITERIA
+from irc.passes.pruning.candidate import Candidate
+from irc.passes.pruning.choice import NO_CHOICE, Choice, chosen
+from irc.passes.pruning.criteria import MEASURED, rankings
+from irc.passes.pruning.goal import Goal
+from irc.passes.pruning.repair.repairer import Repairer
+from irc.passes.pruning.repair.weighted_layers import WeightedLayers
 from irc.passes.pruning.rounding import steps
-from irc.passes.pruning.survivors import legal, of_widths
 
 if TYPE_CHECKING:
     from irc.passes.pruning.prune_channels import PruneChannels
@@ -64,17 +65,19 @@ class Pruning:
 
     Attributes:
         model: The model to rewrite.
+        options: The pass.
         propagation: Labels of the copy.
         modes: Solved groups, one or two.
         places: All families, in order.
         open: Those that may be cut.
+        goal: The budget.
         text: The pass with its options.
         original: What the model was before it was pruned first; see `history`.
         repeated: Whether it was pruned by the same options before.
     """
 
     def __init__(self, model: ir.Model, options: PruneChannels, ctx: Context) -> None:
-        self.model, self._options, self._ctx = model, options, ctx
+        self.model, self.options, self._ctx = model, options, ctx
         self.original = history.original(model)
         self.propagation: Propagation = propagate(snapshot(model), allow_outputs=options.allow_output)
         self._nodes = dict(zip(self.propagation.model.graph, model.graph, strict=True))
@@ -82,6 +85,7 @@ class Pruning:
         self.modes = [ChannelGroups(self.propagation, mode) for mode in modes]
         self.places = list(self._places())
         self.text = format_call(options.name, options)
+        self.goal = Goal(options, self.modes, self.original, self._milliseconds)
         self.open = [place for place in self.places if place.refused is None]
         self.repeated = history.is_repeated(self.original, self.text, (place.id for place in self.open))
         widths = ",".join(f"{p.id}:{p.family.width}x{p.family.cell_count}" for p in self.open)
@@ -105,7 +109,7 @@ class Pruning:
         return self._nodes.get(node, node)
 
     def _why_left(self, family: Family, node: ir.Node, name: str) -> str | None:
-        options = self._options
+        options = self.options
         if (reason := self._ctx.refuses(node, name)) is not None:
             return reason
         if family.statistics and not options.statistics:
@@ -118,7 +122,7 @@ class Pruning:
 
     def decision(self, place: Place) -> Decision:
         """What goes of a family: "kept", a bit per atom; "loss", the share of its score; and "why", where nothing does."""
-        key = f"{self._options.name}/{place.id}/{self._fingerprint}"
+        key = f"{self.options.name}/{place.id}/{self._fingerprint}"
         return self._ctx.decisions.remember(key, lambda: self._decided[place.id])
 
     def kept(self, place: Place) -> Array:
@@ -127,91 +131,108 @@ class Pruning:
         atoms: Array = place.family.atoms[np.unpackbits(bits, count=len(place.family.atoms)).astype(bool)]
         return atoms
 
+    def repair(self, alive: Array) -> Decision:
+        """Weights and biases of what survives, repaired, and "remark", what came of it; empty without data or where none is asked for.
+
+        It depends on all that goes: where sites are taken back later, it is made anew.
+        """
+        digest = zlib.crc32(np.packbits(alive).tobytes())
+        key = f"{self.options.name}/<repair>/{self._fingerprint}-{digest:08x}"
+        return self._ctx.decisions.remember(key, lambda: self._repaired(alive))
+
+    def _repaired(self, alive: Array) -> Decision:
+        if self.repairer is None:
+            return {"remark": ""}
+        # Where the widths were decided in an earlier build, nothing competes any more.
+        choice: Choice = self.__dict__.get("_choice") or NO_CHOICE
+        first = choice.first if choice.first is not None and np.array_equal(choice.first.student.alive, alive) else None
+        found = self.repairer.repaired(alive, self.options.repair, started=first)
+        return {"remark": choice.remark(found, self.repairer), **self.repairer.written(found)}
+
+    @functools.cached_property
+    def layers(self) -> WeightedLayers:
+        """Layers of the copy, for writing repaired weights."""
+        return WeightedLayers(self.propagation)
+
+    @functools.cached_property
+    def repairer(self) -> Repairer | None:
+        """What ranks by data and repairs; None where there are none or none are needed."""
+        ctx, options = self._ctx, self.options
+        if ctx.decisions.replaying or ctx.runner is None or not isinstance(ctx.data, DataSource):
+            return None
+        if options.repair == "none" and self.criterion not in MEASURED and self.scope != "measured":
+            return None
+        return Repairer(self.propagation, ctx, self.layers)
+
+    @property
+    def _has_data(self) -> bool:
+        return isinstance(self._ctx.data, DataSource) and self._ctx.runner is not None
+
+    @property
+    def criterion(self) -> str:
+        """The criterion: with data "obs", without "group", unless it is given."""
+        if self.options.criterion != "auto":
+            return self.options.criterion
+        return "obs" if self._has_data else "group"
+
+    @property
+    def scope(self) -> str:
+        """The scope: "measured" beside "family" where a budget leaves a choice and data can decide, unless it is given."""
+        if self.options.scope != "auto":
+            return self.options.scope
+        return "measured" if self._has_data and self.options.ratio is None else "family"
+
+    def require_data(self) -> None:
+        """Whether there are data, where an option needs them.
+
+        Raises:
+            UsageError: If not.
+        """
+        options = self.options
+        needy = {
+            f"criterion={options.criterion}": options.criterion in MEASURED,
+            "scope=measured": options.scope == "measured",
+            f"repair={options.repair}": options.repair not in ("auto", "none"),
+        }
+        for text, needs in needy.items():
+            if needs and not self._has_data and not self._ctx.decisions.replaying:
+                raise UsageError(f"{options.name}: {text} needs data; give --data")
+
+    @functools.cached_property
+    def _choice(self) -> Choice:
+        """Which allocation it is to be, the repaired students that it was chosen by with it."""
+        candidates = self._candidates()
+        if not candidates:
+            return NO_CHOICE
+        return chosen(self, candidates)
+
     @functools.cached_property
     def _decided(self) -> Mapping[str, Decision]:
-        candidates = self._candidates()
-        widths: Widths = self._widths(candidates) if candidates else {}
         found: dict[str, Decision] = {}
-        for candidate, width in widths.items():
+        for candidate, width in self._choice.widths.items():
             kept = np.isin(candidate.family.atoms, candidate.kept(width))
             why = "" if width < candidate.width else self._why_whole(candidate)
             found[candidate.id] = {"kept": np.packbits(kept), "loss": candidate.loss(width), "why": why}
         return found
 
     def _candidates(self) -> list[Candidate]:
-        options, found = self._options, []
+        options, found = self.options, []
         known = self.original.get("widths", {})
         for groups in self.modes:
             places = [place for place in self.open if place.groups is groups]
             families = tuple(place.family for place in places)
-            scores = CRITERIA[options.criterion](groups, self._ctx)
+            seeds = {place.family: zlib.crc32(place.id.encode()) + self._ctx.seed for place in places}
+            ranking = rankings(self.criterion, groups, families, self._ctx, self.repairer, seeds=seeds)
             step = steps(groups, families, self._ctx.target, options.round_to)
             for place in places:
                 family = place.family
-                seed = zlib.crc32(place.id.encode()) + self._ctx.seed
-                order, worth = ranked(family, scores[family], seed=seed)
                 original = max(family.width, int(known.get(place.id, 0)))
                 least = max(options.minimum, math.ceil(original * (1 - options.largest_cut) - 1e-9))
+                order, worth = ranking[family].order, ranking[family].worth
                 found.append(Candidate(place.id, groups, family, order, worth, original, least, step[family]))
         return found
 
-    def _widths(self, candidates: Sequence[Candidate]) -> Widths:
-        allocate = allocation(candidates, self._options.scope)
-        for _ in range(8):
-            wanted = self._wanted(candidates, allocate)
-            widths = legal(self.propagation, wanted)
-            if widths == wanted:
-                break
-        return widths
-
-    def _wanted(self, candidates: Sequence[Candidate], allocate: Any) -> Widths:
-        options = self._options
-        if options.ratio is not None:
-            found: Widths = allocate(options.ratio)
-            return found
-
-        def cost(widths: Widths) -> int:
-            return self.cost(of_widths(self.propagation, widths))
-
-        limit = self.budget * self.whole
-        result = meeting(allocate, cost, limit)
-        if result is None:
-            raise UsageError(self._unreachable(cost(allocate(1.0))))
-        return result
-
-    # -- costs --------------------------------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def costs(self) -> ChannelCosts:
-        """MACs and parameters of survivors."""
-        return ChannelCosts(self.modes[0], also=self.modes[1:])
-
-    @property
-    def budget(self) -> float:
-        """The share of MACs or parameters that is asked for."""
-        asked = self._options.macs if self._options.macs is not None else self._options.parameters
-        assert asked is not None
-        return asked
-
-    @property
-    def whole(self) -> int:
-        """What the budget is a share of: of the model as it was before it was pruned first."""
-        if self._options.macs is not None:
-            return int(self.original.get("macs", self.costs.macs()))
-        return int(self.original.get("parameters", self.costs.parameters()))
-
-    def cost(self, alive: Array | None) -> int:
-        """What the budget counts, of survivors."""
-        return self.costs.macs(alive) if self._options.macs is not None else self.costs.parameters(alive)
-
-    @property
-    def asked_text(self) -> str:
-        """The budget as it was spelled."""
-        return f"{'macs' if self._options.macs is not None else 'parameters'}={self.budget:g}"
-
-    def misses(self, alive: Array) -> bool:
-        """Whether survivors cost more than a budget asks for, as they do where families were left out later."""
-        return self._options.ratio is None and self.cost(alive) > self.budget * self.whole
+    # -- budget -------------------------------------------------------------------------------------------------------
 
     def require_reachable(self) -> None:
         """Whether there is anything to cut where a budget asks for it.
@@ -219,23 +240,19 @@ class Pruning:
         Raises:
             UsageError: If not.
         """
-        if self._options.ratio is None and not self.open and self.cost(None) > self.budget * self.whole:
-            raise UsageError(self._unreachable(self.cost(None)))
+        if not self.open and not self.goal.is_met(None):
+            raise self.unreachable(self.goal.cost(None))
 
-    def _unreachable(self, least: int) -> str:
-        options = self._options
-        helping = {
-            "statistics=true": not options.statistics and any(place.family.statistics for place in self.places),
-            "round_to=1": bool(self.open) and options.round_to != 1,
-            "a larger largest_cut": bool(self.open),
-        }
-        advice = ", ".join(text for text, helps in helping.items() if helps)
-        return f"{options.name}: {self.asked_text} cannot be reached, only {least / max(1, self.whole):.3g}; " + (
-            f"ask for less, or allow more: {advice}" if advice else "there is no family to cut"
-        )
+    def unreachable(self, least: float) -> UsageError:
+        """The error where the budget cannot be met."""
+        statistics = any(place.family.statistics for place in self.places)
+        return self.goal.unreachable(least, statistics=statistics, cuttable=bool(self.open))
+
+    def _milliseconds(self, alive: Array | None) -> float:
+        return self._table.milliseconds(alive)
 
     def _why_whole(self, candidate: Candidate) -> str:
-        if self._options.ratio is None and self.cost(None) <= self.budget * self.whole:
+        if self.goal.ratio is None and self.goal.is_met(None):
             return "the budget is met as it is"
         if candidate.allowed(candidate.least) >= candidate.width:
             if candidate.width <= candidate.step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from irc.passes.pruning.weight_roles import elements, multiplies, produced_axes
 Array = np.ndarray[Any, Any]
 
 
-def magnitudes(groups: ChannelGroups, *, power: int, produced_only: bool) -> dict[Family, Array]:
+def magnitudes(
+    groups: ChannelGroups, *, power: int, produced_only: bool, counts: Callable[[Slot], bool] = multiplies
+) -> dict[Family, Array]:
     """score(atom) = sum of |element|^power over what multiplies at the atom's coordinates.
 
     Elements that are not finite score infinitely, so that they stay. Integer weights behind DequantizeLinear count by what they stand
@@ -24,6 +27,7 @@ def magnitudes(groups: ChannelGroups, *, power: int, produced_only: bool) -> dic
         power: 1 or 2.
         produced_only: Only what makes the atoms (rows of a weight) counts, not what reads them; all of it does where
             nothing makes them.
+        counts: Which initializers count.
     """
     count = groups.propagation.constraints.count
     open_ = np.zeros(count, dtype=bool)
@@ -32,7 +36,7 @@ def magnitudes(groups: ChannelGroups, *, power: int, produced_only: bool) -> dic
     whole, made = np.zeros(count), np.zeros(count)
     for slot in groups.propagation.slots:
         relevant = [bundle for bundle in slot.bundles if open_[groups.class_of[bundle.labels]].any()]
-        if not relevant or not multiplies(slot):
+        if not relevant or not counts(slot):
             continue
         array = elements(slot)
         if array is None:

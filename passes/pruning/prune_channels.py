@@ -31,6 +31,7 @@ from irc.passes.pruning.allocation import Scope
 from irc.passes.pruning.criteria import CriterionName
 from irc.passes.pruning.decision import Place, Pruning
 from irc.passes.pruning.proof import proved
+from irc.passes.pruning.repair.repairer import RepairName, apply_weights
 from irc.passes.pruning.rounding import RoundTo
 from irc.passes.pruning.survivors import surviving
 
@@ -69,8 +70,10 @@ class PruneChannels(Pass):
     ratio: float | None = None
     macs: float | None = None
     parameters: float | None = None
-    criterion: CriterionName = "group"
-    scope: Scope = "family"
+    latency: float | None = None
+    criterion: CriterionName = "auto"
+    scope: Scope = "auto"
+    repair: RepairName = "auto"
     mode: Literal["rows", "columns", "both"] = "rows"
     statistics: bool = False
     round_to: RoundTo = "target"
@@ -79,10 +82,12 @@ class PruneChannels(Pass):
     allow_output: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        given = {k: v for k in ("ratio", "macs", "parameters") if (v := getattr(self, k)) is not None}
+        given = {k: v for k in ("ratio", "macs", "parameters", "latency") if (v := getattr(self, k)) is not None}
         if len(given) != 1:
             what = ", ".join(given) or "none"
-            raise ValueError(f"needs exactly one of ratio, macs and parameters, and has {what}; write macs=0.5")
+            raise ValueError(
+                f"needs exactly one of ratio, macs, parameters and latency, and has {what}; write macs=0.5"
+            )
         for name, value in {**given, "largest_cut": self.largest_cut}.items():
             if not 0 < value < 1:
                 raise ValueError(f"{name} is {value:g}; it must be above 0 and below 1")
@@ -114,6 +119,7 @@ class PruneChannels(Pass):
         if pruning.repeated:
             yield Skip(None, "the model was pruned by these options before")
             return
+        pruning.require_data()
         if not ctx.decisions.replaying:
             pruning.require_reachable()
         for place in pruning.places:
@@ -134,18 +140,21 @@ class PruneChannels(Pass):
         unit = "channels" if positions == 1 else f"blocks of {positions} channels"
         each = f" in each of {family.cell_count} rows" if family.cell_count > 1 else ""
         loss = float(pruning.decision(place)["loss"])
-        return Remark(f"{family.width} -> {left} {unit}{each}, {loss:.1%} of its {self.criterion} score")
+        return Remark(f"{family.width} -> {left} {unit}{each}, {loss:.1%} of its {pruning.criterion} score")
 
     def finish(self, sites: Sequence[Site], ctx: Context) -> Remark | None:
         """Cuts all accepted families at once."""
         pruning = _match(sites[0])[0]
         places = [_match(site)[1] for site in sites]
         alive = surviving(pruning.propagation, ((p.groups, p.family, pruning.kept(p)) for p in places))
-        costs, model = pruning.costs, pruning.model
+        costs, model = pruning.goal.costs, pruning.model
         before = {"macs": costs.macs(), "parameters": costs.parameters()}
         after = {"macs": costs.macs(alive), "parameters": costs.parameters(alive)}
         whole = {name: int(pruning.original.get(name, count)) for name, count in before.items()}
+        repair = pruning.repair(alive)
         cut(model, pruning.propagation, alive)
+        proof = proved(pruning.propagation, pruning.modes, alive, model, ctx) if ctx.prove else None
+        apply_weights(model, pruning.layers, repair)
         history.remember(
             model,
             macs=before["macs"],
@@ -158,10 +167,9 @@ class PruneChannels(Pass):
             f"{title} {before[name]:,} -> {after[name]:,} ({after[name] / max(1, whole[name]):.3f} of the original)"
             for title, name in (("MACs", "macs"), ("parameters", "parameters"))
         ]
-        if pruning.misses(alive):
-            shares.append(f"above {pruning.asked_text}, which was asked for")
-        if ctx.prove:
-            shares.append(proved(pruning.propagation, pruning.modes, alive, model, ctx))
+        if not ctx.decisions.replaying and not pruning.goal.is_met(alive):
+            shares.append(f"above {pruning.goal.text}, which was asked for")
+        shares += [text for text in (str(repair["remark"]), proof) if text]
         return Remark(", ".join(shares))
 
     def site_errors(

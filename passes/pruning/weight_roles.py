@@ -41,6 +41,11 @@ def multiplies(slot: Slot) -> bool:
     return index in WEIGHT_INPUTS.get(node.op_type, ())
 
 
+def scales_channels(slot: Slot) -> bool:
+    """Whether the elements of a slot are the scales of a BatchNormalization."""
+    return slot.use is not None and slot.use[0].op_type == "BatchNormalization" and slot.use[1] == 1
+
+
 def produced_axes(slot: Slot) -> frozenset[int]:
     """Axes of an initializer along which its readers make channels rather than read them; all where that is not known."""
     value = slot.initializer

@@ -15,7 +15,7 @@ from irc.analysis.channels import ChannelGroups, channel_groups
 from irc.channel_surgery import Cut
 from irc.passes.pruning.allocation import allocation, structure
 from irc.passes.pruning.budget import meeting
-from irc.passes.pruning.candidate import Candidate, ranked
+from irc.passes.pruning.candidate import Candidate, Ranking
 from irc.passes.pruning.rounding import steps
 from irc.passes.pruning.survivors import legal, of_widths
 
@@ -26,7 +26,8 @@ def candidates(groups: ChannelGroups, *, worth: dict[str, float] | None = None, 
     for family in groups.families:
         scores = rng.random(len(family.atoms)) + 0.5
         scores[: len(scores) // 2] *= (worth or {}).get(family.name, 1.0)
-        order, ranks = ranked(family, scores, seed=0)
+        ranking = Ranking.by_scores(family, scores, seed=0)
+        order, ranks = ranking.order, ranking.worth
         found.append(Candidate(family.name, groups, family, order, ranks, family.width))
     return found
 
@@ -95,7 +96,8 @@ def test_more_goes_as_the_share_grows_and_never_more_than_it(scope, seed, shares
 )
 def test_widths_allowed(width, step, least, wanted, allowed):
     family = channel_groups(mlp(4, width, 3)).families[0]
-    order, worth = ranked(family, np.ones(width), seed=0)
+    ranking = Ranking.by_scores(family, np.ones(width), seed=0)
+    order, worth = ranking.order, ranking.worth
     assert Candidate("f", None, family, order, worth, width, least, step).allowed(wanted) == allowed  # type: ignore[arg-type]
 
 
@@ -150,7 +152,8 @@ def test_a_value_fed_by_part_of_a_family_keeps_a_channel():
     }"""
     groups = channel_groups(model_of(text, {"w0": random_weight(4, 12), "w1": random_weight(12, 3)}))
     (family,) = groups.families
-    order, worth = ranked(family, np.arange(12, dtype=float) + 1, seed=0)
+    ranking = Ranking.by_scores(family, np.arange(12, dtype=float) + 1, seed=0)
+    order, worth = ranking.order, ranking.worth
     candidate = Candidate("a", groups, family, order, worth, 12)
     for width in (1, 2, 6):
         widths = legal(groups.propagation, {candidate: width})

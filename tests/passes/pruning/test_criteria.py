@@ -15,7 +15,7 @@ from irc.application import apply_pass
 from irc.channel_oracles import relative_error
 from irc.ir import snapshot
 from irc.pass_base import Context
-from irc.passes.pruning.criteria import CRITERIA
+from irc.passes.pruning.criteria import SCORES
 from irc.passes.pruning.prune_channels import PruneChannels
 from irc.passes.pruning.weight_roles import produced_axes
 from irc.pipeline import Step
@@ -31,7 +31,7 @@ def prune(pass_: PruneChannels, model: ir.Model) -> ir.Model:
 def scores(model: ir.Model, criterion: str, name: str) -> np.ndarray:
     """Of the family of a name, in the order of its channels."""
     groups = channel_groups(model)
-    return CRITERIA[criterion](groups, Context())[groups.family(name)]  # type: ignore[index]
+    return SCORES[criterion](groups, Context())[groups.family(name)]  # type: ignore[index]
 
 
 def test_the_group_criterion_adds_squares_of_all_that_makes_and_reads_a_channel():

@@ -201,7 +201,7 @@ def test_minimum_and_largest_cut_hold():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "exactly one of ratio, macs and parameters, and has none"),
+        ("", "exactly one of ratio, macs, parameters and latency, and has none"),
         ("ratio=0.5,macs=0.5", "has ratio, macs"),
         ("macs=1.5", "macs is 1.5"),
         ("ratio=0.95", "raise largest_cut"),
@@ -325,7 +325,7 @@ def test_weights_that_are_not_finite_stay():
 def test_a_plan_gives_the_same_bytes_without_deciding(monkeypatch):
     model, ctx, pass_ = cnn(), Context(), PruneChannels(macs=0.5, scope="global")
     small, _ = prune(pass_, model, ctx)
-    monkeypatch.setattr(Pruning, "_widths", None)
+    monkeypatch.setattr(Pruning, "_choice", None)
     replayed, record = prune(pass_, model, Context(decisions=Decisions(ctx.decisions.kept)))
     assert model_bytes(replayed) == model_bytes(small) and record.rewritten
     with pytest.raises(UsageError, match="the plan has no decision"):

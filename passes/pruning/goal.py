@@ -1,0 +1,94 @@
+"""What a cut has to come down to: a share of every family, or of the model's MACs, parameters or measured time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from irc.analysis.channels import ChannelGroups
+from irc.analysis.channels.costs import ChannelCosts
+from irc.errors import UsageError
+
+if TYPE_CHECKING:
+    from irc.passes.pruning.prune_channels import PruneChannels
+
+Array = np.ndarray[Any, Any]
+ROUNDING = 1 + 1e-9
+"""Shares of sums of times are not exact."""
+
+
+class Goal:
+    """A budget, and what survivors cost in its terms.
+
+    Args:
+        options: The pass.
+        modes: Solved groups, one or two.
+        original: What the model was before it was pruned first; see `history`.
+        milliseconds: Predicted time of survivors, of the whole model for None; asked for where the budget is a latency.
+    """
+
+    def __init__(
+        self,
+        options: PruneChannels,
+        modes: Sequence[ChannelGroups],
+        original: Mapping[str, Any],
+        milliseconds: Callable[[Array | None], float],
+    ) -> None:
+        self._options, self._modes, self._original = options, modes, original
+        self._milliseconds = milliseconds
+        self.ratio = options.ratio
+        given = {name: getattr(options, name) for name in ("macs", "parameters", "latency")}
+        self.name, self.share = next(((k, v) for k, v in given.items() if v is not None), ("ratio", 1.0))
+
+    @functools.cached_property
+    def costs(self) -> ChannelCosts:
+        """MACs and parameters of survivors."""
+        return ChannelCosts(self._modes[0], also=self._modes[1:])
+
+    def cost(self, alive: Array | None) -> float:
+        """What the budget counts, of survivors: MACs, parameters or milliseconds."""
+        if self.name == "latency":
+            return self._milliseconds(alive)
+        return self.costs.macs(alive) if self.name == "macs" else self.costs.parameters(alive)
+
+    @functools.cached_property
+    def whole(self) -> float:
+        """What the budget is a share of: counts of the model before it was pruned first, the time of the model as it is."""
+        return float(self._original.get(self.name) or self.cost(None))
+
+    @property
+    def limit(self) -> float:
+        """Largest cost."""
+        return self.share * self.whole * (ROUNDING if self.name == "latency" else 1.0)
+
+    @property
+    def text(self) -> str:
+        """The budget as it was spelled."""
+        return f"{self.name}={self.share if self.ratio is None else self.ratio:g}"
+
+    def is_met(self, alive: Array | None) -> bool:
+        """Whether survivors are within it; always where it is a ratio."""
+        return self.ratio is not None or self.cost(alive) <= self.limit
+
+    def unreachable(self, least: float, *, statistics: bool, cuttable: bool) -> UsageError:
+        """The error where it cannot be met.
+
+        Args:
+            least: What can be reached.
+            statistics: Whether there are families that a statistic runs over.
+            cuttable: Whether there is any family that may be cut.
+        """
+        options = self._options
+        helping = {
+            "statistics=true": not options.statistics and statistics,
+            "round_to=1": cuttable and options.round_to != 1,
+            "a larger largest_cut": cuttable,
+        }
+        advice = ", ".join(text for text, helps in helping.items() if helps)
+        return UsageError(
+            f"{options.name}: {self.text} cannot be reached, only {least / max(1e-9, self.whole):.3g}; "
+            + (f"ask for less, or allow more: {advice}" if advice else "there is no family to cut")
+        )

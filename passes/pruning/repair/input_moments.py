@@ -1,0 +1,145 @@
+"""Means and covariances of what layers read, rows of an input being what one output position sees.
+
+    mean = E[x],    gram = E[(x - mean)(x - mean)^T]            x: [K], a patch of a Conv, a row of a product
+
+Gathered in sweeps over batches of samples, as many values at a time as memory allows; layers that read the same value the same way share
+them. Rows are a random part of all where there are many: positions depend on the seed and the content of the samples alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from irc.memory_groups import groups_within
+from irc.passes.pruning.repair.batches import Batch
+from irc.passes.pruning.repair.weighted_layers import WeightedLayer
+from irc.passes.quantization.layer_sample import Layer
+from irc.runner import Runner
+
+Array = np.ndarray[Any, Any]
+ROWS = 16384
+ROWS_PER_INPUT = 4
+BUDGET_BYTES = 1 << 29
+"""For the sums of one sweep."""
+Key = tuple[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """Of the rows of an input.
+
+    Attributes:
+        count: Rows.
+        mean: `[G, K]` float64.
+        gram: `[G, K, K]` float32, about the mean.
+    """
+
+    count: int
+    mean: Array
+    gram: Array
+
+    def second(self, group: int) -> Array:
+        """`[K, K]`: E[x x^T] of a group, about zero."""
+        found: Array = self.gram[group] + np.outer(self.mean[group], self.mean[group])
+        return found
+
+
+def rows_wanted(layer: Layer, rows: int = ROWS) -> int:
+    """How many rows of its input to look at: more than there are inputs."""
+    return max(rows, ROWS_PER_INPUT * layer.inputs)
+
+
+def positions(count: int, batch: Batch, wanted: int, samples: int, seed: int) -> Array:
+    """Which rows of a batch to take, ascending: its share of those wanted of all samples."""
+    quota = max(1, math.ceil(wanted * batch.samples / max(samples, 1)))
+    if count <= quota:
+        return np.arange(count)
+    return np.sort(np.random.default_rng([seed, batch.seed]).choice(count, quota, replace=False))
+
+
+class InputMoments:
+    """Moments by layer, gathered when they are asked for the first time and kept.
+
+    Args:
+        model: The teacher; unchanged.
+        runner: Where it runs.
+        batches: For fitting.
+        seed: Of positions.
+        progress: Told what is being gathered.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        runner: Runner,
+        batches: Sequence[Batch],
+        *,
+        seed: int = 0,
+        progress: Callable[[float, str], None] = lambda fraction, what: None,
+    ) -> None:
+        self._model, self._runner, self._batches, self._seed = model, runner, batches, seed
+        self._progress = progress
+        self._samples = sum(batch.samples for batch in batches)
+        self._found: dict[Key, Moments | None] = {}
+
+    def __getitem__(self, layer: WeightedLayer) -> Moments | None:
+        """Moments of what a layer reads; None where it reads nothing, or anything that is not finite."""
+        self.gather([layer])
+        return self._found[_key(layer)]
+
+    def gather(self, layers: Sequence[WeightedLayer]) -> None:
+        """Gathers what is not known yet of several layers, in as few sweeps as memory allows."""
+        wanted: dict[Key, WeightedLayer] = {}
+        for layer in layers:
+            if _key(layer) not in self._found:
+                wanted.setdefault(_key(layer), layer)
+        if not wanted:
+            return
+        sized = [(layer, 8 * layer.layer.groups * layer.layer.inputs**2) for layer in wanted.values()]
+        groups = groups_within(sized, BUDGET_BYTES)
+        for number, group in enumerate(groups):
+            what = f"statistics of the inputs of {len(group)} layers"
+            self._sweep(group, lambda share, n=number, what=what: self._progress((n + share) / len(groups), what))
+
+    def _sweep(self, layers: Sequence[WeightedLayer], progress: Callable[[float], None]) -> None:
+        inputs = {value.name for value in self._model.graph.inputs}
+        names = list(dict.fromkeys(layer.layer.source for layer in layers if layer.layer.source not in inputs))
+        sums: dict[Key, tuple[int, Array, Array]] = {}
+        with self._runner.open(self._model, extra_outputs=names) as opened:
+            for number, batch in enumerate(self._batches):
+                progress(number / len(self._batches))
+                values = opened.run(batch.feed, names) if names else {}
+                for layer in layers:
+                    source = layer.layer.source
+                    x = np.asarray(values[source] if source in values else batch.feed[source])
+                    chosen = positions(
+                        layer.layer.row_count(x.shape), batch, rows_wanted(layer.layer), self._samples, self._seed
+                    )
+                    rows = layer.layer.rows(x, chosen)
+                    count, total, squares = sums.get(_key(layer)) or _nothing(layer.layer)
+                    sums[_key(layer)] = (
+                        count + rows.shape[1],
+                        total + rows.sum(axis=1, dtype=np.float64),
+                        squares + rows.transpose(0, 2, 1) @ rows,
+                    )
+        for key, (count, total, squares) in sums.items():
+            if not count or not (np.isfinite(squares).all() and np.isfinite(total).all()):
+                self._found[key] = None
+                continue
+            mean = total / count
+            gram = squares / count - mean[:, :, None] * mean[:, None, :]
+            self._found[key] = Moments(count, mean, gram.astype(np.float32))
+
+
+def _key(layer: WeightedLayer) -> Key:
+    return layer.layer.source, layer.layer.geometry
+
+
+def _nothing(layer: Layer) -> tuple[int, Array, Array]:
+    return 0, np.zeros((layer.groups, layer.inputs)), np.zeros((layer.groups, layer.inputs, layer.inputs))

@@ -1,0 +1,201 @@
+"""One teacher, and students of it as they are asked for: cut, updated, fitted, compared, and written down for a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx_ir as ir
+
+from irc.analysis.channels import Propagation
+from irc.decisions import Decision
+from irc.ir import constant, snapshot
+from irc.pass_base import Context
+from irc.passes.pruning.repair.batches import Batches
+from irc.passes.pruning.repair.input_moments import InputMoments
+from irc.passes.pruning.repair.layer_fitting import Fit, fit
+from irc.passes.pruning.repair.output_distance import OutputDistance
+from irc.passes.pruning.repair.student import Student, cut_student
+from irc.passes.pruning.repair.weighted_layers import WeightedLayers, bias_of, set_bias, store
+from irc.passes.quantization import placement
+
+Array = np.ndarray[Any, Any]
+RepairName = Literal["auto", "none", "update", "least-squares", "statistics"]
+assert get_args(RepairName)
+MILD = (1e-2, 1e-3)
+STRONG = (1e-1, 1e-2, 1.0)
+PLENTY = 16
+"""Rows for every input from which on least squares hardly fit them too well, so that little damping is right."""
+PROBE_SAMPLES = 128
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repaired:
+    """A student, how it was repaired, and what came of it.
+
+    Attributes:
+        student: The cut and repaired model.
+        how: In words: "least-squares, damping 0.01".
+        distance: Of its outputs from the teacher's, on samples held out.
+        steps: The same of the cut alone and of other repairs that were tried, by name.
+    """
+
+    student: Student
+    how: str
+    distance: float
+    steps: dict[str, float]
+
+
+class Repairer:
+    """Repairs of one model on the data of a context.
+
+    Args:
+        propagation: Labels of the teacher.
+        ctx: Data and runner.
+        layers: Of the teacher, if they are known.
+    """
+
+    def __init__(self, propagation: Propagation, ctx: Context, layers: WeightedLayers | None = None) -> None:
+        assert ctx.runner is not None
+        self._ctx, self._runner = ctx, ctx.runner
+        self.teacher: ir.Model = propagation.model
+        self.layers = layers or WeightedLayers(propagation)
+
+    @functools.cached_property
+    def batches(self) -> Batches:
+        """Samples to fit on and samples held out."""
+        return Batches.of(self.teacher, self._ctx)
+
+    @functools.cached_property
+    def moments(self) -> InputMoments:
+        """Of what the layers read."""
+        return InputMoments(
+            self.teacher, self._runner, self.batches.fit, seed=self._ctx.seed, progress=self._ctx.progress
+        )
+
+    @functools.cached_property
+    def distance(self) -> OutputDistance:
+        """From the teacher's outputs, on samples held out."""
+        return OutputDistance(self.teacher, self._runner, self.batches.held)
+
+    def probe(self, alive: Array) -> float:
+        """The distance of a student with updated weights, on a few samples."""
+        batches, seen = 0, 0
+        for batch in self.batches.held:
+            if seen >= PROBE_SAMPLES:
+                break
+            batches, seen = batches + 1, seen + batch.samples
+        return self.distance(cut_student(self.layers, alive, self.moments).model, batches=batches)
+
+    def repaired(self, alive: Array, method: RepairName, *, started: Repaired | None = None) -> Repaired:
+        """The best repair of what survives, of those that a method stands for.
+
+        Args:
+            alive: A boolean per label.
+            method: "auto" tries all, on samples held out; also that nothing is repaired.
+            started: What `first` gave for the same survivors.
+        """
+        found = started or self.first(alive, method)
+        if method in ("none", "update"):
+            return found
+        known = found.steps
+        return self._best(alive, [how for how in self._fits(method) if how.describe() not in known], found)
+
+    def first(self, alive: Array, method: RepairName) -> Repaired:
+        """What survives, repaired in one way: enough to compare allocations by."""
+        raw = cut_student(self.layers, alive, None)
+        found = self._assessed({}, "cut alone", raw)
+        if method == "none":
+            return found
+        found = self._assessed(found, "update", cut_student(self.layers, alive, self.moments))
+        return self._best(alive, self._fits(method)[:1], found)
+
+    def _best(self, alive: Array, fits: Sequence[Fit], found: Repaired) -> Repaired:
+        """The best of a repair and of further fits."""
+        updated = cut_student(self.layers, alive, self.moments) if fits else None
+        students = [(Student(snapshot(updated.model), alive), how) for how in fits] if updated is not None else []
+        runner, ctx = self._runner, self._ctx
+        fit(self.layers, students, runner, self.batches.fit, seed=ctx.seed, progress=ctx.progress)
+        for student, how in students:
+            found = self._assessed(found, how.describe(), student)
+        return found
+
+    def _assessed(self, before: Repaired | dict[str, float], how: str, student: Student) -> Repaired:
+        """The better one of what there was and another student."""
+        distance = self.distance(student.model)
+        if not isinstance(before, Repaired):
+            return Repaired(student, how, distance, {how: distance})
+        steps = {**before.steps, how: distance}
+        better = _order(distance) < _order(before.distance)
+        return Repaired(student, how, distance, steps) if better else dataclasses.replace(before, steps=steps)
+
+    def _fits(self, method: RepairName) -> list[Fit]:
+        """The fits that a method stands for, the most promising first.
+
+        How much damping is right depends on how many rows there are for every input of the widest layer that is fitted.
+        """
+        statistics = Fit("statistics")
+        if method in ("none", "update", "statistics"):
+            return [statistics] if method == "statistics" else []
+        least_squares = [Fit("least-squares", damping) for damping in self._dampings]
+        return [*least_squares, *([statistics] if method == "auto" and self._dampings is not MILD else [])]
+
+    @functools.cached_property
+    def _dampings(self) -> tuple[float, ...]:
+        widest = max(self.layers.all, key=lambda layer: layer.layer.inputs, default=None)
+        if widest is None:
+            return MILD
+        moments = self.moments[widest]
+        return MILD if moments is not None and moments.count >= PLENTY * widest.layer.inputs else STRONG
+
+    def written(self, repaired: Repaired) -> Decision:
+        """The weights and biases that a repair changed, for `apply_weights`."""
+        return weights_of(repaired.student, cut_student(self.layers, repaired.student.alive, None), self.layers)
+
+
+def weights_of(repaired: Student, raw: Student, layers: WeightedLayers) -> Decision:
+    """The weights and biases that a repair changed, by the results of their layers: "weight NAME" and "bias NAME"."""
+    found: dict[str, Any] = {}
+    for layer in layers.all:
+        mine, plain = repaired.node(layer), raw.node(layer)
+        if mine is None or plain is None:
+            continue
+        name = str(layer.node.outputs[0].name)
+        weight, before = _weight(mine), _weight(plain)
+        if weight is not None and (before is None or not np.array_equal(weight, before)):
+            found[f"weight {name}"] = weight
+        if layer.adds_bias is not None:
+            holder, index = str(layer.adds_bias[0].outputs[0].name), layer.adds_bias[1]
+            bias, old = bias_of(repaired.named(holder), index), bias_of(raw.named(holder), index)
+            if bias is not None and (old is None or not np.array_equal(bias, old)):
+                found[f"bias {name}"] = bias
+    return found
+
+
+def apply_weights(model: ir.Model, layers: WeightedLayers, decision: Decision) -> int:
+    """Gives a cut model the weights of a decision; returns how many layers changed."""
+    nodes = {str(value.name): node for node in model.graph for value in node.outputs}
+    changed = 0
+    for layer in layers.all:
+        name = str(layer.node.outputs[0].name)
+        weight, bias = decision.get(f"weight {name}"), decision.get(f"bias {name}")
+        if isinstance(weight, np.ndarray):
+            store(model, nodes[name], weight)
+        if isinstance(bias, np.ndarray) and layer.adds_bias is not None:
+            holder = nodes[str(layer.adds_bias[0].outputs[0].name)]
+            set_bias(model, holder, layer.adds_bias[1], bias, hint=name, dtype=bias.dtype)
+        changed += isinstance(weight, np.ndarray) or isinstance(bias, np.ndarray)
+    return changed
+
+
+def _weight(node: ir.Node) -> Array | None:
+    found = placement.weight_of(node)
+    return None if found is None else constant(found.origin)
+
+
+def _order(distance: float) -> float:
+    return distance if math.isfinite(distance) else math.inf

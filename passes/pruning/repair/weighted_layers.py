@@ -1,0 +1,245 @@
+"""Where weights read and make channels: Conv, Gemm and MatMul of the main graph, their biases, and the sums they run into.
+
+A layer is `y = x W (+ b)`, with b its own input or the constant of an Add behind it. In a residual network y is added to a shortcut, and
+what the next layer sees is the sum: a repair that knows the shortcut can correct its errors too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from irc.analysis.channels import ChannelGroups, Family, Propagation
+from irc.ir import add_initializer, constant
+from irc.ir.bodies import bodies
+from irc.passes.quantization import placement
+from irc.passes.quantization.layer_geometry import Convolution, Product
+from irc.passes.quantization.layer_sample import Layer
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeightedLayer:
+    """A layer of the model that was analysed.
+
+    Attributes:
+        layer: Rows and matrices of it.
+        index: Of its node in the graph.
+        output: Name of its result, bias included.
+        adds_bias: Node and input of the bias: its own, or those of an Add behind it; None where it has none and takes none.
+        total: Name of its result plus a shortcut; None without.
+        shortcut: Name of the shortcut; it depends on no later layer.
+        channel_axis: Of the input: the one that the weight reads.
+        output_axis: Of the result: the one that the weight makes.
+        shared_by: How many layers read the same weight.
+    """
+
+    layer: Layer
+    index: int
+    output: str
+    adds_bias: tuple[ir.Node, int] | None
+    total: str | None
+    shortcut: str | None
+    channel_axis: int
+    output_axis: int
+    shared_by: int
+
+    @property
+    def node(self) -> ir.Node:
+        """The operator."""
+        return self.layer.node
+
+    @property
+    def convolves(self) -> bool:
+        """Whether it is a Conv."""
+        return isinstance(self.layer.geometry, Convolution)
+
+    @property
+    def weight(self) -> ir.Value:
+        """The constant."""
+        found = placement.weight_of(self.node)
+        assert found is not None
+        return found.origin
+
+
+class WeightedLayers:
+    """All layers of a model, in the order of the graph.
+
+    Args:
+        propagation: Labels of the model.
+    """
+
+    def __init__(self, propagation: Propagation) -> None:
+        self.propagation = propagation
+        self.all = list(self._found())
+
+    def _found(self) -> Iterator[WeightedLayer]:
+        graph = self.propagation.model.graph
+        layers = []
+        for index, node in enumerate(graph):
+            layer = Layer.of(node) if node in self.propagation.products else None
+            if layer is not None and _is_plain(layer):
+                layers.append((index, layer))
+        readers: dict[ir.Value, int] = {}
+        for _index, layer in layers:
+            weight = placement.weight_of(layer.node)
+            assert weight is not None
+            readers[weight.origin] = len(list(weight.origin.uses()))
+            if weight.transposed:
+                readers[weight.origin] = max(readers[weight.origin], 1)
+        upstream = _latest_layers(graph, {layer.node: index for index, layer in layers})
+        for index, layer in layers:
+            weight = placement.weight_of(layer.node)
+            assert weight is not None
+            bias, value = self._bias(layer.node)
+            total, shortcut = self._sum(value)
+            if shortcut is not None and upstream.get(shortcut, -1) >= index:
+                total, shortcut = None, None
+            convolves = isinstance(layer.geometry, Convolution)
+            source, result = layer.node.inputs[0], layer.node.outputs[0]
+            dims, made = self.propagation.dims(source), self.propagation.dims(result)  # type: ignore[arg-type]
+            if dims is None or made is None:
+                continue
+            flipped = isinstance(layer.geometry, Product) and layer.geometry.transposed_input
+            yield WeightedLayer(
+                layer,
+                index,
+                str(value.name),
+                bias,
+                None if total is None else str(total.name),
+                None if shortcut is None else str(shortcut.name),
+                1 if convolves else 0 if flipped else len(dims) - 1,
+                1 if convolves else len(made) - 1,
+                readers[weight.origin],
+            )
+
+    def _bias(self, node: ir.Node) -> tuple[tuple[ir.Node, int] | None, ir.Value]:
+        """Where the bias is, and the value behind it."""
+        value = node.outputs[0]
+        if node.op_type == "Conv":
+            own = node.inputs[2] if len(node.inputs) > 2 else None
+            return ((node, 2) if own is None or constant(own) is not None else None), value
+        if node.op_type == "Gemm":
+            own = node.inputs[2] if len(node.inputs) > 2 else None
+            array = constant(own)
+            vector = array is not None and array.ndim == 1 and array.size > 1
+            plain = own is None or (node.attributes.get_float("beta", 1.0) == 1.0 and vector)
+            return ((node, 2) if plain else None), value
+        uses = list(value.uses())
+        if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type == "Add":
+            add, other = uses[0].node, uses[0].node.inputs[1 - uses[0].idx]
+            array = constant(other)
+            dims = self.propagation.dims(value)
+            if add.graph is node.graph and array is not None and dims and array.shape == (dims[-1],):
+                return (add, 1 - uses[0].idx), add.outputs[0]
+        return None, value
+
+    def _sum(self, value: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
+        """The sum of a value and another activation of its size, and that other."""
+        uses = list(value.uses())
+        if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type != "Add":
+            return None, None
+        add = uses[0].node
+        other = add.inputs[1 - uses[0].idx]
+        if other is None or add.graph is not value.graph or constant(other) is not None or not other.name:
+            return None, None
+        dims = self.propagation.dims(other)
+        if dims is None or dims != self.propagation.dims(value):
+            return None, None
+        return add.outputs[0], other
+
+    # -- labels -------------------------------------------------------------------------------------------------------
+
+    def classes_read(self, layer: WeightedLayer, groups: ChannelGroups) -> Array:
+        """`[G, K]`: the class of each element of a row; -1 where it cannot be cut."""
+        channels = layer.layer.channel_of_input
+        labels = self.labels_read(layer)
+        if labels is None:
+            return np.full(channels.shape, -1)
+        found: Array = groups.class_of[labels][channels]
+        return found
+
+    def labels_read(self, layer: WeightedLayer) -> Array | None:
+        """Labels of the channels of its input, or None where they have none."""
+        bundle = self.propagation.recorded(layer.node, 0).on(layer.channel_axis)
+        return None if bundle is None or len(bundle.axes) != 1 else bundle.labels
+
+    def labels_made(self, layer: WeightedLayer) -> Array | None:
+        """Labels of the channels of its result, or None where they have none."""
+        bundle = self.propagation.known(layer.node.outputs[0]).on(layer.output_axis)
+        return None if bundle is None or len(bundle.axes) != 1 else bundle.labels
+
+    def readers(self, family: Family, groups: ChannelGroups) -> list[tuple[WeightedLayer, int, Array]]:
+        """Layers that read a family: with the group of their matrices, and the atom, from 0, of every element of a row, or -1.
+
+        A group that reads a single atom, as those of a depthwise convolution do, has nothing that could take over.
+        """
+        index = np.full(self.propagation.constraints.count, -1)
+        index[family.atoms] = np.arange(len(family.atoms))
+        found = []
+        for layer in self.all:
+            classes = self.classes_read(layer, groups)
+            blocks = np.where(classes >= 0, index[np.maximum(classes, 0)], -1)
+            for group, row in enumerate(blocks):
+                if len(np.unique(row)) > 1 and (row >= 0).any():
+                    found.append((layer, group, row))
+        return found
+
+
+def store(model: ir.Model, node: ir.Node, weight: Array) -> None:
+    """Gives an operator another weight, in the layout and type of the constant it has."""
+    found = placement.weight_of(node)
+    assert found is not None
+    value = found.origin
+    tensor = value.const_value
+    assert tensor is not None
+    value.const_value = ir.tensor(np.ascontiguousarray(weight, tensor.dtype.numpy()), name=value.name)
+
+
+def set_bias(model: ir.Model, holder: ir.Node, index: int, bias: Array, *, hint: str, dtype: Any) -> None:
+    """Gives a layer another bias: equal biases of several layers may be one constant, so that it always is a new one."""
+    while len(holder.inputs) <= index:
+        holder.resize_inputs(index + 1)
+    old = holder.inputs[index]
+    new = add_initializer(model.graph, f"{hint}_bias", np.ascontiguousarray(bias, dtype))
+    holder.replace_input_with(index, new)
+    if old is None or old.uses() or old.is_graph_output() or old.is_graph_input():
+        return
+    if old.name in model.graph.initializers:
+        del model.graph.initializers[old.name]
+
+
+def bias_of(holder: ir.Node, index: int) -> Array | None:
+    """The bias of a layer; None without."""
+    return constant(holder.inputs[index]) if len(holder.inputs) > index and holder.inputs[index] is not None else None
+
+
+def _is_plain(layer: Layer) -> bool:
+    """Whether its weight is float, and its alone to change."""
+    weight = placement.weight_of(layer.node)
+    assert weight is not None
+    tensor = weight.tensor
+    if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
+        return False
+    return weight.origin.is_initializer() and not weight.origin.is_graph_output() and not weight.origin.is_graph_input()
+
+
+def _latest_layers(graph: ir.Graph, layers: dict[ir.Node, int]) -> dict[str, int]:
+    """The index of the last layer that each value depends on."""
+    found: dict[str, int] = {}
+    for node in graph:
+        # What a body captures is not among the inputs.
+        read = (
+            found.values() if any(bodies(node)) else (found.get(v.name or "", -1) for v in node.inputs if v is not None)
+        )
+        latest = max(read, default=-1)
+        latest = max(latest, layers.get(node, -1))
+        for value in node.outputs:
+            if value.name:
+                found[value.name] = latest
+    return found
