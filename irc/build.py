@@ -25,6 +25,7 @@ from irc.expansion import expand
 from irc.growth import growing_steps
 from irc.ir import provenance, save, snapshot
 from irc.judge import Assessment, Budget, Judge
+from irc.judge.halves import split
 from irc.ledger import Ledger
 from irc.measurement import Measurement
 from irc.pass_base import MODEL_SITE, Context
@@ -88,6 +89,7 @@ class Build:
         self.sensitivity: list[Sensitivity] = []
         self._examples = list(examples)
         self._float_model: ir.Model | None = None
+        self._accepting: frozenset[str] | None = None
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
         self._split = approximate[0] if approximate else len(self.steps)
         _check_names(self.steps, request)
@@ -205,10 +207,21 @@ class Build:
             decisions=self.decisions,
             choices=choices or {},
             runner=runner,
+            reserved=self._reserved(samples),
             prove=self.request.verify == "full",
             seed=self.request.seed,
             progress=self.request.progress,
         )
+
+    def _reserved(self, samples: Measurement) -> frozenset[str]:
+        """The samples that a result is accepted on, where it has to be: nothing is fitted to them."""
+        source = samples.source
+        if self.plan is not None or source is None or not self.recipe.has_budget or self.budget.max_drop is None:
+            return frozenset()
+        if self._accepting is None:
+            choice, acceptance = split(sample.key for sample in source.samples())
+            self._accepting = acceptance - choice
+        return self._accepting
 
     # -- approximate ------------------------------------------------------------------------------------------------
 

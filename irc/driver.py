@@ -126,7 +126,7 @@ def optimize(
         data: Samples: a folder of `.npz`, an `.npz` (axis 0 indexes samples), `file.py:function`, "random", a list of
             feeds, or a function that returns an iterable of feeds.
         output: Path of the artifact; default `model.irc.onnx` beside the input.
-        level: "O0", "O1" or "O2"; default "O2" with data, "O1" without.
+        level: "O0", "O1", "O2" or "O3"; default "O2" with data, "O1" without.
         passes: Pipeline text or passes; replaces the level's pipeline, and its budget unless one is given.
         recipe: Path of a YAML recipe.
         plan: Path of a plan to replay byte for byte; needs no data.
@@ -343,7 +343,7 @@ def resolve(request: Request, plan: Plan | None = None) -> Recipe:
                 + ("--recipe" if request.recipe else f"-{request.level}")
             )
         base = dataclasses.replace(inside or base, steps=tuple(steps), second_choice=(), never_worse=inside is not None)
-    return dataclasses.replace(base, **budget)
+    return recipes.with_budget(base, budget)
 
 
 def _check_request(request: Request) -> None:

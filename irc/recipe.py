@@ -74,8 +74,15 @@ LOSSLESS = ",".join(
         "eliminate-dead-code",
     )
 )
-_LEVELS = {"O0": "load, check, save", "O1": "lossless", "O2": "lossless, then int8 for latency"}
-_LATER = {"O3": "structured pruning", "Os": "weight sharing"}
+PRUNING = "prune-channels{loss=0.005}"
+"""Half of the loss that `-O3` may cost by default; the other half is for what quantization adds."""
+_LEVELS = {
+    "O0": "load, check, save",
+    "O1": "lossless",
+    "O2": "lossless, then int8 for latency",
+    "O3": "-O2 with channels cut and repaired before int8",
+}
+_LATER = {"Os": "weight sharing"}
 _KEYS = ("extends", "pipeline", "objective", "budget", "target", "include", "exclude")
 _BUDGET_KEYS = ("max_drop", "min_speedup", "target_size")
 DEFAULT_MAX_DROP = "1%"
@@ -123,9 +130,9 @@ def level(name: str, *, has_data: bool) -> Recipe:
     """The built-in recipe of a level.
 
     Args:
-        name: "O0", "O1" or "O2".
+        name: "O0", "O1", "O2" or "O3".
         has_data: With data, `O2` is calibrated static int8; without, dynamic int8 of MatMul and Gemm and int8
-            storage of other weights.
+            storage of other weights. `O3` needs data.
 
     Raises:
         UsageError: If the level is unknown or not in this version.
@@ -143,14 +150,43 @@ def level(name: str, *, has_data: bool) -> Recipe:
         if has_data
         else "quantize-dynamic,quantize-weights"
     )
+    second = f"{LOSSLESS},quantize-dynamic" if has_data else ""
+    if name == "O3":
+        if not has_data:
+            raise UsageError("-O3 prunes and repairs by data; give --data, or use -O2")
+        lossy, second = f"{PRUNING},{lossy}", f"{LOSSLESS},{lossy}"
     return Recipe(
-        "-O2",
+        f"-{name}",
         tuple(pipeline.parse(f"{LOSSLESS},{lossy}")),
         max_drop=DEFAULT_MAX_DROP,
         min_speedup=DEFAULT_MIN_SPEEDUP,
-        second_choice=tuple(pipeline.parse(f"{LOSSLESS},quantize-dynamic")) if has_data else (),
+        second_choice=tuple(pipeline.parse(second)) if second else (),
         never_worse=True,
     )
+
+
+def with_budget(recipe: Recipe, budget: Mapping[str, Any]) -> Recipe:
+    """A recipe with another budget: pruning of `-O3` may then spend half of the loss that it allows.
+
+    Args:
+        recipe: Any.
+        budget: Fields of `Recipe` that change.
+    """
+    from irc.judge.budget import Budget
+
+    changed = dataclasses.replace(recipe, **budget)
+    if recipe.name != "-O3" or recipe.max_drop == changed.max_drop or changed.max_drop is None:
+        return changed
+    drop = Budget.parse(max_drop=changed.max_drop).max_drop
+    assert drop is not None
+    pruning = pipeline.parse(PRUNING)[0].pass_
+    steps = tuple(
+        dataclasses.replace(step, pass_=dataclasses.replace(step.pass_, loss=min(max(drop / 2, 1e-6), 0.99)))  # type: ignore[call-arg]
+        if step.pass_ == pruning
+        else step
+        for step in changed.steps
+    )
+    return dataclasses.replace(changed, steps=steps)
 
 
 def steps_of(items: Sequence[object], *, has_data: bool) -> tuple[list[Step], Recipe | None]:
@@ -237,7 +273,8 @@ def load(path: Path, *, has_data: bool) -> Recipe:
         if not isinstance(value, str | list | tuple):
             raise UsageError(f"recipe {path}: {key} is {value!r}; write a selector or a list of selectors")
         changes[key] = (value,) if isinstance(value, str) else tuple(map(str, value))
-    return dataclasses.replace(base, **changes)
+    own = {key: changes.pop(key) for key in list(changes) if key in _BUDGET_KEYS}
+    return dataclasses.replace(with_budget(base, own), **changes)
 
 
 def _items(value: Any, path: Path) -> list[object]:

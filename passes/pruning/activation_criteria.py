@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 
 from irc.analysis.channels import ChannelGroups, Family
-from irc.ir import constant
 from irc.passes.pruning.repair.repairer import Repairer
 
 Array = np.ndarray[Any, Any]
@@ -31,8 +30,8 @@ def activation_scores(groups: ChannelGroups, repairer: Repairer, kind: Literal["
     for family, mine in readers.items():
         score = np.zeros(len(family.atoms))
         for layer, group, blocks in mine:
-            moments, weight = repairer.moments[layer], constant(layer.weight)
-            if moments is None or weight is None:
+            moments, weight = repairer.moments[layer], layer.weight.values
+            if moments is None:
                 continue
             matrix = np.abs(layer.layer.matrices(weight)[group].astype(np.float64))
             variance = np.maximum(np.diagonal(moments.gram[group]).astype(np.float64), 0.0)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irc.errors import UsageError
 from irc.passes.pruning.allocation import Widths, allocation, cut_only
 from irc.passes.pruning.budget import meeting
 from irc.passes.pruning.candidate import Candidate
+from irc.passes.pruning.goal import Goal
 from irc.passes.pruning.measured_allocation import sensitivities, widths_by_sensitivity
 from irc.passes.pruning.repair.repairer import Repaired, Repairer
 from irc.passes.pruning.survivors import legal, of_widths
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 UNIFORM = "uniform"
 MEASURED = "measured"
+SHARES = tuple(round(0.25 + 0.05 * step, 2) for step in range(15))
+"""Of the time or the MACs, that a loss is looked for at: 0.25, 0.3, ... 0.95."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,60 +63,100 @@ def chosen(pruning: Pruning, candidates: Sequence[Candidate]) -> Choice:
     Raises:
         UsageError: If a budget cannot be met.
     """
-    measured = pruning.scope == MEASURED and pruning.goal.ratio is None
-    scope = "family" if pruning.scope == MEASURED else pruning.scope
-    plain = _legal(pruning, candidates, lambda: _by_share(pruning, candidates, scope))
-    found = {UNIFORM if scope == "family" else scope: plain}
-    if measured and cut_only(plain):
-        assert pruning.repairer is not None
-        sensitivity = sensitivities(candidates, lambda widths: _probed(pruning, widths))
-        by_sensitivity = _legal(pruning, candidates, lambda: _by_sensitivity(pruning, candidates, sensitivity))
-        if by_sensitivity != plain:
-            found[MEASURED] = by_sensitivity
-    if len(found) == 1:
-        ((name, widths),) = found.items()
-        return Choice(widths, None, {}, name)
-    assert pruning.repairer is not None
-    firsts = {
-        name: pruning.repairer.first(of_widths(pruning.propagation, widths), pruning.options.repair)
-        for name, widths in found.items()
-    }
-    distances = {name: first.distance for name, first in firsts.items()}
-    best = min(distances, key=lambda name: distances[name])
-    return Choice(found[best], firsts[best], distances, best)
+    chooser = _Chooser(pruning, candidates)
+    return chooser.by_loss() if pruning.goal.loss is not None else chooser.best(pruning.goal)
 
 
-def _legal(pruning: Pruning, candidates: Sequence[Candidate], wanted: Callable[[], Widths]) -> Widths:
-    """Widths at which no value becomes empty: where one would, its best atom is ranked first, and the widths are found anew."""
-    for _ in range(8):
-        asked = wanted()
-        widths = legal(pruning.propagation, asked)
-        if widths == asked:
-            break
-    return widths
+class _Chooser:
+    """Allocations of some candidates, compared by the students they give."""
 
+    def __init__(self, pruning: Pruning, candidates: Sequence[Candidate]) -> None:
+        self._pruning, self._candidates = pruning, candidates
 
-def _by_share(pruning: Pruning, candidates: Sequence[Candidate], scope: str) -> Widths:
-    allocate = allocation(candidates, scope)
-    if pruning.goal.ratio is not None:
-        return allocate(pruning.goal.ratio)
-    result = meeting(allocate, lambda widths: _cost(pruning, widths), pruning.goal.limit)
-    if result is None:
-        raise pruning.unreachable(_cost(pruning, allocate(1.0)))
-    return result
+    @functools.cached_property
+    def _sensitivity(self) -> dict[Candidate, float]:
+        return sensitivities(self._candidates, self._probed)
 
+    @property
+    def _repairer(self) -> Repairer:
+        assert self._pruning.repairer is not None
+        return self._pruning.repairer
 
-def _by_sensitivity(
-    pruning: Pruning, candidates: Sequence[Candidate], sensitivity: Mapping[Candidate, float]
-) -> Widths:
-    result = widths_by_sensitivity(candidates, sensitivity, lambda widths: _cost(pruning, widths), pruning.goal.limit)
-    return result if result is not None else _by_share(pruning, candidates, "family")
+    def best(self, goal: Goal) -> Choice:
+        """The best allocation that meets a goal.
 
+        Raises:
+            UsageError: If none does.
+        """
+        measured = self._pruning.scope == MEASURED and goal.ratio is None
+        scope = "family" if self._pruning.scope == MEASURED else self._pruning.scope
+        plain = self._legal(lambda: self._by_share(goal, scope))
+        found = {UNIFORM if scope == "family" else scope: plain}
+        if measured and cut_only(plain):
+            by_sensitivity = self._legal(lambda: self._by_sensitivity(goal))
+            if by_sensitivity != plain:
+                found[MEASURED] = by_sensitivity
+        if len(found) == 1 and goal.loss is None:
+            ((name, widths),) = found.items()
+            return Choice(widths, None, {}, name)
+        firsts = {name: self._first(widths) for name, widths in found.items()}
+        distances = {name: first.distance for name, first in firsts.items()}
+        best = min(distances, key=lambda name: distances[name])
+        return Choice(found[best], firsts[best], distances, best)
 
-def _probed(pruning: Pruning, widths: Widths) -> float:
-    assert pruning.repairer is not None
-    return pruning.repairer.probe(of_widths(pruning.propagation, legal(pruning.propagation, widths)))
+    def by_loss(self) -> Choice:
+        """The best allocation of the smallest share whose expected loss is small enough; everything where none is.
 
+        Larger shares are taken to lose less: the share is found by bisection.
+        """
+        goal = self._pruning.goal
+        assert goal.loss is not None
+        found: Choice | None = None
+        low, high = 0, len(SHARES)  # SHARES[high:] lose little enough; of SHARES[:low] nothing is known
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                choice = self.best(goal.at(SHARES[middle]))
+            except UsageError:
+                low = middle + 1
+                continue
+            assert choice.first is not None
+            if self._repairer.expected_loss(choice.first.student) <= goal.loss:
+                found, high = choice, middle
+            else:
+                low = middle + 1
+        return found or Choice({candidate: candidate.width for candidate in self._candidates}, None, {}, "")
 
-def _cost(pruning: Pruning, widths: Widths) -> float:
-    return pruning.goal.cost(of_widths(pruning.propagation, widths))
+    def _first(self, widths: Widths) -> Repaired:
+        return self._repairer.first(of_widths(self._pruning.propagation, widths), self._pruning.options.repair)
+
+    def _legal(self, wanted: Callable[[], Widths]) -> Widths:
+        """Widths at which no value becomes empty: where one would, its best atom is ranked first, and they are found anew."""
+        for _ in range(8):
+            asked = wanted()
+            widths = legal(self._pruning.propagation, asked)
+            if widths == asked:
+                break
+        return widths
+
+    def _by_share(self, goal: Goal, scope: str) -> Widths:
+        allocate = allocation(self._candidates, scope)
+        if goal.ratio is not None:
+            return allocate(goal.ratio)
+        result = meeting(allocate, lambda widths: self._cost(goal, widths), goal.limit)
+        if result is None:
+            raise self._pruning.unreachable(self._cost(goal, allocate(1.0)))
+        return result
+
+    def _by_sensitivity(self, goal: Goal) -> Widths:
+        result = widths_by_sensitivity(
+            self._candidates, self._sensitivity, lambda widths: self._cost(goal, widths), goal.limit
+        )
+        return result if result is not None else self._by_share(goal, "family")
+
+    def _probed(self, widths: Widths) -> float:
+        propagation = self._pruning.propagation
+        return self._repairer.probe(of_widths(propagation, legal(propagation, widths)))
+
+    def _cost(self, goal: Goal, widths: Widths) -> float:
+        return goal.cost(of_widths(self._pruning.propagation, widths))

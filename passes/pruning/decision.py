@@ -29,6 +29,7 @@ from irc.passes.pruning.repair.weighted_layers import WeightedLayers
 from irc.passes.pruning.rounding import steps
 
 if TYPE_CHECKING:
+    from irc.latency_table import LatencyTable
     from irc.passes.pruning.prune_channels import PruneChannels
 
 Array = np.ndarray[Any, Any]
@@ -160,7 +161,8 @@ class Pruning:
         ctx, options = self._ctx, self.options
         if ctx.decisions.replaying or ctx.runner is None or not isinstance(ctx.data, DataSource):
             return None
-        if options.repair == "none" and self.criterion not in MEASURED and self.scope != "measured":
+        needless = options.repair == "none" and options.loss is None
+        if needless and self.criterion not in MEASURED and self.scope != "measured":
             return None
         return Repairer(self.propagation, ctx, self.layers)
 
@@ -193,6 +195,8 @@ class Pruning:
             f"criterion={options.criterion}": options.criterion in MEASURED,
             "scope=measured": options.scope == "measured",
             f"repair={options.repair}": options.repair not in ("auto", "none"),
+            f"latency={options.latency}": options.latency is not None,
+            f"loss={options.loss}": options.loss is not None,
         }
         for text, needs in needy.items():
             if needs and not self._has_data and not self._ctx.decisions.replaying:
@@ -249,9 +253,26 @@ class Pruning:
         return self.goal.unreachable(least, statistics=statistics, cuttable=bool(self.open))
 
     def _milliseconds(self, alive: Array | None) -> float:
-        return self._table.milliseconds(alive)
+        return self._latency_table.milliseconds(alive)
+
+    @functools.cached_property
+    def _latency_table(self) -> LatencyTable:
+        """Measured on the first sample."""
+        from irc.latency_table import LatencyTable
+
+        ctx = self._ctx
+        assert ctx.runner is not None
+        return LatencyTable.measured(
+            ctx.runner,
+            self.modes[0],
+            next(iter(ctx.data.samples())).feed,
+            also=self.modes[1:],
+            progress=lambda share: ctx.progress(share, "measuring operators"),
+        )
 
     def _why_whole(self, candidate: Candidate) -> str:
+        if self.goal.loss is not None:
+            return f"all {candidate.width} stay: the loss allowed is better spent elsewhere"
         if self.goal.ratio is None and self.goal.is_met(None):
             return "the budget is met as it is"
         if candidate.allowed(candidate.least) >= candidate.width:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ class Goal:
     ) -> None:
         self._options, self._modes, self._original = options, modes, original
         self._milliseconds = milliseconds
-        self.ratio = options.ratio
+        self._known: dict[tuple[str, bytes | None], float] = {}
+        self.ratio, self.loss = options.ratio, options.loss
         given = {name: getattr(options, name) for name in ("macs", "parameters", "latency")}
         self.name, self.share = next(((k, v) for k, v in given.items() if v is not None), ("ratio", 1.0))
 
@@ -48,13 +50,23 @@ class Goal:
         """MACs and parameters of survivors."""
         return ChannelCosts(self._modes[0], also=self._modes[1:])
 
+    def at(self, share: float) -> Goal:
+        """A share of the measured time, for a goal that is a loss."""
+        found = copy.copy(self)
+        found.name, found.share = "latency", share
+        return found
+
     def cost(self, alive: Array | None) -> float:
         """What the budget counts, of survivors: MACs, parameters or milliseconds."""
-        if self.name == "latency":
-            return self._milliseconds(alive)
-        return self.costs.macs(alive) if self.name == "macs" else self.costs.parameters(alive)
+        key = (self.name, None if alive is None else alive.tobytes())
+        if key not in self._known:
+            if self.name == "latency":
+                self._known[key] = self._milliseconds(alive)
+            else:
+                self._known[key] = self.costs.macs(alive) if self.name == "macs" else self.costs.parameters(alive)
+        return self._known[key]
 
-    @functools.cached_property
+    @property
     def whole(self) -> float:
         """What the budget is a share of: counts of the model before it was pruned first, the time of the model as it is."""
         return float(self._original.get(self.name) or self.cost(None))
@@ -67,11 +79,12 @@ class Goal:
     @property
     def text(self) -> str:
         """The budget as it was spelled."""
-        return f"{self.name}={self.share if self.ratio is None else self.ratio:g}"
+        given = self.ratio if self.ratio is not None else self.share if self.loss is None else self.loss
+        return f"{self.name if self.loss is None else 'loss'}={given:g}"
 
     def is_met(self, alive: Array | None) -> bool:
-        """Whether survivors are within it; always where it is a ratio."""
-        return self.ratio is not None or self.cost(alive) <= self.limit
+        """Whether survivors are within it; always where it is a ratio or a loss."""
+        return self.ratio is not None or self.loss is not None or self.cost(alive) <= self.limit
 
     def unreachable(self, least: float, *, statistics: bool, cuttable: bool) -> UsageError:
         """The error where it cannot be met.

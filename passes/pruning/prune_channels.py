@@ -1,18 +1,20 @@
-"""Cut channels, heads and neurons by the magnitude of their weights, to a share of every family or to a budget.
+"""Cut channels, heads and neurons, and repair what is left from unlabelled samples; to a share of every family, or to a budget.
 
-    prune-channels{ratio=0.3}         3 of 10 channels of every family
     prune-channels{macs=0.5}          as many as it takes to halve the multiply-accumulates
     prune-channels{parameters=0.5}    or the parameters
+    prune-channels{latency=0.6}       or to save two fifths of the time, by operators measured here
+    prune-channels{loss=0.01}         as much time as 1 % of accuracy buys
+    prune-channels{ratio=0.3}         3 of 10 channels of every family
 
 A site is a family: channels with everything that makes and reads them, under the name of the first value that is made with them.
 What goes is decided for the model as a whole and remembered per family. The cut itself is one edit: weights are shared
 by families (the rows of one, the columns of another), and survivors are named by labels of the model as it was analysed,
 which a first cut would make void. So `rewrite` accepts a family and `finish` cuts all accepted ones at once. Whatever
-subset is accepted (selection, limits, bisection, the guard), it is a legal cut: less is gone than with all of them.
+subset is accepted (selection, limits, bisection, the guard), it is a legal cut: less is gone than with all of them; repaired it is anew.
 
-Magnitude says little of what a channel does, and nothing here repairs what its loss does to the next layer: without training
-or repair accuracy collapses at ratios at which a repaired model hardly loses any. It is exact where nothing is lost,
-and a baseline everywhere else.
+With data, channels go in the order that costs what reads them least once the rest makes up for it (`removal_ranking`), widths are chosen
+by measured sensitivity (`choice`), and all weights behind the first cut are fitted to the original's values (`repair`). Without data
+there is magnitude, which says little of what a channel does, and no repair: exact where nothing is lost, a baseline elsewhere.
 """
 
 from __future__ import annotations
@@ -50,10 +52,19 @@ class PruneChannels(Pass):
         ratio: Share of the atoms of every family that goes, 0 to 1; widths are rounded up.
         macs: Share of the multiply-accumulates that stays, 0 to 1; no more do.
         parameters: Share of the parameters that stays, 0 to 1; no more do.
-        criterion: What an atom is worth: "group", the squares of all weights that make and read it; "l1" and "l2", the absolute
-            values and the squares of those that make it.
+        latency: Share of the time of one inference that stays, 0 to 1, by times of single operators measured here.
+        loss: Relative loss of accuracy that is allowed, 0 to 1, as the outputs on samples held out let expect it: the fastest model
+            that keeps within it.
+        criterion: What an atom is worth: "obs", the error left in what reads it once the rest takes over; "wanda" and "flap",
+            the weights that read it times the size or the spread of what they read; "group", the squares of all weights that
+            make and read it; "l1" and "l2", the absolute values and the squares of those that make it; "batch-norm", the scales
+            of BatchNormalization; "random". "auto" is "obs" with data and "group" without.
         scope: What is compared: atoms of a "family", so that all lose the same share; of all families ("global"), in units of
-            their family's mean; or of families of like structure ("isomorphic").
+            their family's mean; of families of like structure ("isomorphic"); or, for a budget, families by what cutting each
+            alone does to the outputs ("measured"), which competes with "family". "auto" is "measured" with data, else "family".
+        repair: What makes up for the loss, from data: "update", the weights that read what is cut, fitted to the model as it
+            was; "least-squares", thereafter every layer fitted in turn to what the original gives on the same samples;
+            "statistics", only means and standard deviations fitted; "auto", whichever is best on samples held out; or "none".
         mode: What is cut of heads and groups: whole ones ("rows"), as many members of each ("columns"), or "both".
         statistics: Whether families are cut that a LayerNormalization or a mean runs over, such as a transformer's residual
             stream: what survives is then normalized differently.
@@ -71,6 +82,7 @@ class PruneChannels(Pass):
     macs: float | None = None
     parameters: float | None = None
     latency: float | None = None
+    loss: float | None = None
     criterion: CriterionName = "auto"
     scope: Scope = "auto"
     repair: RepairName = "auto"
@@ -82,11 +94,13 @@ class PruneChannels(Pass):
     allow_output: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        given = {k: v for k in ("ratio", "macs", "parameters", "latency") if (v := getattr(self, k)) is not None}
+        given = {
+            k: v for k in ("ratio", "macs", "parameters", "latency", "loss") if (v := getattr(self, k)) is not None
+        }
         if len(given) != 1:
             what = ", ".join(given) or "none"
             raise ValueError(
-                f"needs exactly one of ratio, macs, parameters and latency, and has {what}; write macs=0.5"
+                f"needs exactly one of ratio, macs, parameters, latency and loss, and has {what}; write macs=0.5"
             )
         for name, value in {**given, "largest_cut": self.largest_cut}.items():
             if not 0 < value < 1:

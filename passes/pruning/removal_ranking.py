@@ -12,7 +12,6 @@ import numpy as np
 
 from irc.analysis.channels import ChannelGroups, Family
 from irc.calibration.block_removal import Reader, removal_path
-from irc.ir import constant
 from irc.passes.pruning.candidate import Ranking
 from irc.passes.pruning.repair.repairer import Repairer
 
@@ -23,8 +22,8 @@ def removal_ranking(family: Family, groups: ChannelGroups, repairer: Repairer) -
     """Atoms of every cell from the last to go to the first; None where no weight reads the family."""
     readers = []
     for layer, group, blocks in repairer.layers.readers(family, groups):
-        moments, weight = repairer.moments[layer], constant(layer.weight)
-        if moments is None or weight is None or not np.isfinite(weight).all():
+        moments, weight = repairer.moments[layer], layer.weight.values
+        if moments is None or not np.isfinite(weight).all():
             continue
         matrix = np.ascontiguousarray(layer.layer.matrices(weight)[group].T, np.float32)
         gram = moments.gram[group] if layer.adds_bias is not None else moments.second(group)

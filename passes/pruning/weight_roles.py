@@ -111,11 +111,12 @@ def elements(slot: Slot) -> Array | None:
     readers = [slot.use[0]] if slot.use is not None else [use.node for use in slot.initializer.uses() if use.idx == 0]
     for node in readers:
         if node.op_type == "DequantizeLinear" and node.inputs[0] is slot.initializer:
-            return _dequantized(node, result)
+            return dequantized(node, result)
     return result
 
 
-def _dequantized(node: ir.Node, array: Array) -> Array:
+def dequantized(node: ir.Node, array: Array) -> Array:
+    """What integers stand for behind a DequantizeLinear; as they are where its scale is not constant."""
     scale = constant(node.inputs[1])
     zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if scale is None:

@@ -48,10 +48,12 @@ class Batches:
     Attributes:
         fit: For fitting.
         held: For choosing between fits; the same as `fit` where there is one sample.
+        held_out: The samples of `held`, one by one, without labels.
     """
 
     fit: Sequence[Batch]
     held: Sequence[Batch]
+    held_out: Sequence[Sample] = ()
 
     @property
     def fit_samples(self) -> int:
@@ -91,7 +93,8 @@ class Batches:
         held = ordered[step - 1 :: step] or ordered
         fit = [sample for sample in ordered if sample not in held] or ordered
         size = _together(model, ctx.runner, ordered, together)
-        return cls(_joined(fit, size), _joined(held, size))
+        unlabelled = [Sample(sample.feed, origin=sample.origin) for sample in held]
+        return cls(_joined(fit, size), _joined(held, size), unlabelled)
 
 
 def _chosen(ctx: Context, samples: int) -> frozenset[str]:

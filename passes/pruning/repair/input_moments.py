@@ -110,7 +110,7 @@ class InputMoments:
     def _sweep(self, layers: Sequence[WeightedLayer], progress: Callable[[float], None]) -> None:
         inputs = {value.name for value in self._model.graph.inputs}
         names = list(dict.fromkeys(layer.layer.source for layer in layers if layer.layer.source not in inputs))
-        sums: dict[Key, tuple[int, Array, Array]] = {}
+        sums: dict[Key, _Sums] = {}
         with self._runner.open(self._model, extra_outputs=names) as opened:
             for number, batch in enumerate(self._batches):
                 progress(number / len(self._batches))
@@ -121,25 +121,35 @@ class InputMoments:
                     chosen = positions(
                         layer.layer.row_count(x.shape), batch, rows_wanted(layer.layer), self._samples, self._seed
                     )
-                    rows = layer.layer.rows(x, chosen)
-                    count, total, squares = sums.get(_key(layer)) or _nothing(layer.layer)
-                    sums[_key(layer)] = (
-                        count + rows.shape[1],
-                        total + rows.sum(axis=1, dtype=np.float64),
-                        squares + rows.transpose(0, 2, 1) @ rows,
-                    )
-        for key, (count, total, squares) in sums.items():
-            if not count or not (np.isfinite(squares).all() and np.isfinite(total).all()):
-                self._found[key] = None
-                continue
-            mean = total / count
-            gram = squares / count - mean[:, :, None] * mean[:, None, :]
-            self._found[key] = Moments(count, mean, gram.astype(np.float32))
+                    sums.setdefault(_key(layer), _Sums(layer.layer)).add(layer.layer.rows(x, chosen))
+        self._found |= {key: found.moments() for key, found in sums.items()}
 
 
 def _key(layer: WeightedLayer) -> Key:
     return layer.layer.source, layer.layer.geometry
 
 
-def _nothing(layer: Layer) -> tuple[int, Array, Array]:
-    return 0, np.zeros((layer.groups, layer.inputs)), np.zeros((layer.groups, layer.inputs, layer.inputs))
+class _Sums:
+    """Of the rows of one input, about the mean of the first of them: squares of large means would leave nothing of small variances."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._count, self._origin = 0, np.zeros((layer.groups, 1, layer.inputs), np.float32)
+        self._total = np.zeros((layer.groups, layer.inputs))
+        self._squares = np.zeros((layer.groups, layer.inputs, layer.inputs))
+
+    def add(self, rows: Array) -> None:
+        """Rows `[G, R, K]`."""
+        if not self._count and rows.shape[1]:
+            self._origin = rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+        rows = rows - self._origin
+        self._count += rows.shape[1]
+        self._total += rows.sum(axis=1, dtype=np.float64)
+        self._squares += rows.transpose(0, 2, 1) @ rows
+
+    def moments(self) -> Moments | None:
+        """None where there is nothing, or anything that is not finite."""
+        if not self._count or not (np.isfinite(self._squares).all() and np.isfinite(self._total).all()):
+            return None
+        mean = self._total / self._count
+        gram = self._squares / self._count - mean[:, :, None] * mean[:, None, :]
+        return Moments(self._count, mean + self._origin[:, 0], gram.astype(np.float32))

@@ -23,13 +23,12 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.calibration.block_removal import least_squares
-from irc.ir import constant
 from irc.passes.pruning.repair.batches import Batch
 from irc.passes.pruning.repair.frontier import Frontier
 from irc.passes.pruning.repair.input_moments import positions, rows_wanted
 from irc.passes.pruning.repair.student import Student
-from irc.passes.pruning.repair.weighted_layers import WeightedLayer, WeightedLayers, set_bias, store
-from irc.passes.quantization import placement
+from irc.passes.pruning.repair.weight_storage import StoredWeight, layer_of, set_bias
+from irc.passes.pruning.repair.weighted_layers import WeightedLayer, WeightedLayers
 from irc.passes.quantization.layer_geometry import Product
 from irc.passes.quantization.layer_sample import Layer
 from irc.runner import Runner
@@ -88,24 +87,29 @@ def fit(
             teacher.bring([name for name in (layer.output, layer.total) if name is not None], layer.node)
             for (student, how), frontier in zip(students, frontiers, strict=True):
                 node = student.node(layer)
-                own = None if node is None else Layer.of(node)
+                own = None if node is None else layer_of(node)
                 if node is None or own is None:
                     continue
                 shortcut = layer.shortcut if how.shortcut else None
                 frontier.bring([own.source, *([shortcut] if shortcut is not None else [])], node)
                 sums = _Sums(own)
                 for index, batch in enumerate(batches):
-                    x = frontier.of(own.source, index)
-                    chosen = positions(own.row_count(x.shape), batch, rows_wanted(layer.layer), samples, seed)
-                    target = _rows(
-                        teacher.of(layer.output if shortcut is None else str(layer.total), index), chosen, layer
+                    x, y = (
+                        frontier.of(own.source, index),
+                        teacher.of(layer.output if shortcut is None else layer.total or "", index),
                     )
+                    count = own.row_count(x.shape)
+                    chosen = positions(count, batch, rows_wanted(layer.layer), samples, seed)
+                    if count != y.size // y.shape[layer.output_axis]:
+                        break  # the cut took rows too, such as those of heads that one weight reads
+                    target = _rows(y, chosen, layer)
                     if made is not None:
                         target = target[:, student.alive[made]]
                     if shortcut is not None:
                         target = target - _rows(frontier.of(shortcut, index), chosen, layer)
                     sums.add(own.rows(x, chosen), target / own.factor)
-                _write(student, layer, node, own, sums, how)
+                else:
+                    _write(student, layer, node, own, sums, how)
     finally:
         for frontier in (teacher, *frontiers):
             frontier.close()
@@ -119,11 +123,13 @@ def _fitted(layers: WeightedLayers, students: Sequence[tuple[Student, Fit]]) -> 
         return labels is not None and any(not student.alive[labels].all() for student, _how in students)
 
     first = next((i for i, layer in enumerate(layers.all) if loses(layer)), len(layers.all))
-    return [layer for layer in layers.all[first:] if layer.shared_by == 1 and not _is_stack(layer.layer)]
+    return [layer for layer in layers.all[first:] if layer.shared_by == 1 and not _is_left(layer)]
 
 
-def _is_stack(layer: Layer) -> bool:
-    return isinstance(layer.geometry, Product) and layer.groups > 1
+def _is_left(layer: WeightedLayer) -> bool:
+    """Whether it is a stack of products, or has a bias that cannot be changed: what it gives is not a product of what it reads."""
+    stacked = isinstance(layer.layer.geometry, Product) and layer.layer.groups > 1
+    return stacked or (layer.adds_bias is None and len(layer.node.inputs) > 2 and layer.node.inputs[2] is not None)
 
 
 class _Sums:
@@ -136,6 +142,7 @@ class _Sums:
     def __init__(self, layer: Layer) -> None:
         groups, inputs, outputs = layer.groups, layer.inputs, layer.outputs
         self.count = 0
+        self._origin_x, self._origin_y = np.zeros((groups, 1, inputs)), np.zeros((groups, 1, outputs))
         self._x, self._xx = np.zeros((groups, inputs)), np.zeros((groups, inputs, inputs))
         self._y, self._yy = np.zeros((groups, outputs)), np.zeros((groups, outputs))
         self._yx = np.zeros((groups, outputs, inputs))
@@ -144,6 +151,11 @@ class _Sums:
         """Rows `[G, R, K]`, targets `[R, G * N]`."""
         groups, count, _inputs = rows.shape
         y = np.ascontiguousarray(targets.reshape(count, groups, -1).transpose(1, 0, 2), np.float32)
+        if not self.count and count:
+            # About the first means: squares of large ones would leave nothing of small variances.
+            self._origin_x = rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+            self._origin_y = y.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+        rows, y = rows - self._origin_x, y - self._origin_y
         self.count += count
         self._x += rows.sum(axis=1, dtype=np.float64)
         self._xx += rows.transpose(0, 2, 1) @ rows
@@ -158,27 +170,30 @@ class _Sums:
 
     def means(self) -> tuple[Array, Array]:
         """Of inputs `[G, K]` and of targets `[G, N]`."""
-        return self._x / self.count, self._y / self.count
+        return self._x / self.count + self._origin_x[:, 0], self._y / self.count + self._origin_y[:, 0]
 
     def moments(self, *, about_means: bool) -> tuple[Array, Array, Array]:
         """Gram `[G, K, K]`, cross moments `[G, N, K]` and the energy of the targets `[G, N]`."""
-        x, y = self.means()
-        gram, cross, energy = self._xx / self.count, self._yx / self.count, self._yy / self.count
-        if about_means:
-            gram = gram - x[:, :, None] * x[:, None, :]
-            cross = cross - y[:, :, None] * x[:, None, :]
-            energy = energy - y * y
+        x, y = self._x / self.count, self._y / self.count
+        gram = self._xx / self.count - x[:, :, None] * x[:, None, :]
+        cross = self._yx / self.count - y[:, :, None] * x[:, None, :]
+        energy = self._yy / self.count - y * y
+        if not about_means:
+            x, y = self.means()
+            gram = gram + x[:, :, None] * x[:, None, :]
+            cross = cross + y[:, :, None] * x[:, None, :]
+            energy = energy + y * y
         return gram, cross, energy
 
 
 def _write(student: Student, layer: WeightedLayer, node: ir.Node, own: Layer, sums: _Sums, how: Fit) -> None:
     """Solves for a layer and stores what was found."""
-    weight = _weight(node)
-    if not sums.usable or weight is None or not np.isfinite(weight).all():
+    stored = StoredWeight.of(node)
+    if not sums.usable or stored is None or not np.isfinite(stored.values).all():
         return
     has_bias = layer.adds_bias is not None
     gram, cross, energy = sums.moments(about_means=has_bias)
-    matrices = own.matrices(weight).astype(np.float64)
+    matrices = own.matrices(stored.values).astype(np.float64)
     for group, matrix in enumerate(matrices):
         if how.method == "least-squares":
             matrices[group] = least_squares(matrix.T, gram[group], cross[group], damping=how.damping).T
@@ -188,25 +203,20 @@ def _write(student: Student, layer: WeightedLayer, node: ir.Node, own: Layer, su
             matrices[group] = matrix * np.clip(ratio, 1 / LARGEST_SCALE, LARGEST_SCALE)
     if not np.isfinite(matrices).all():
         return
-    store(student.model, node, own.tensor(matrices))
+    stored.store(student.model, own.tensor(matrices))
     if layer.adds_bias is not None:
         x, y = sums.means()
         bias = own.of_channels(y - np.einsum("gk,gkn->gn", x, matrices)) * own.factor
         holder = student.named(str(layer.adds_bias[0].outputs[0].name))
-        set_bias(student.model, holder, layer.adds_bias[1], bias, hint=str(node.outputs[0].name), dtype=weight.dtype)
-
-
-def _weight(node: ir.Node) -> Array | None:
-    found = placement.weight_of(node)
-    return None if found is None else constant(found.origin)
+        set_bias(student.model, holder, layer.adds_bias[1], bias, hint=str(node.outputs[0].name), dtype=stored.dtype)
 
 
 def _rows(value: Array, chosen: Array, layer: WeightedLayer) -> Array:
     """`[R, N]`: results of a layer, or what they are added to, at some of its rows."""
     if not layer.convolves:
         found: Array = value.reshape(-1, value.shape[-1])[chosen]
-        return found
+        return found.astype(np.float32)
     flat = value.reshape(*value.shape[:2], -1)
     sample, place = np.divmod(chosen, flat.shape[2])
     at: Array = flat[sample, :, place]
-    return at
+    return at.astype(np.float32)

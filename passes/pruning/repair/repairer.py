@@ -12,16 +12,18 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.analysis.channels import Propagation
+from irc.calibration.data import FeedList
 from irc.decisions import Decision
-from irc.ir import constant, snapshot
+from irc.ir import snapshot
+from irc.judge import Judge
 from irc.pass_base import Context
 from irc.passes.pruning.repair.batches import Batches
 from irc.passes.pruning.repair.input_moments import InputMoments
 from irc.passes.pruning.repair.layer_fitting import Fit, fit
 from irc.passes.pruning.repair.output_distance import OutputDistance
 from irc.passes.pruning.repair.student import Student, cut_student
-from irc.passes.pruning.repair.weighted_layers import WeightedLayers, bias_of, set_bias, store
-from irc.passes.quantization import placement
+from irc.passes.pruning.repair.weight_storage import StoredWeight, bias_of, set_bias
+from irc.passes.pruning.repair.weighted_layers import WeightedLayers
 
 Array = np.ndarray[Any, Any]
 RepairName = Literal["auto", "none", "update", "least-squares", "statistics"]
@@ -63,6 +65,7 @@ class Repairer:
         assert ctx.runner is not None
         self._ctx, self._runner = ctx, ctx.runner
         self.teacher: ir.Model = propagation.model
+        self._judge: Judge | None = None
         self.layers = layers or WeightedLayers(propagation)
 
     @functools.cached_property
@@ -90,6 +93,14 @@ class Repairer:
                 break
             batches, seen = batches + 1, seen + batch.samples
         return self.distance(cut_student(self.layers, alive, self.moments).model, batches=batches)
+
+    def expected_loss(self, student: Student) -> float:
+        """Relative loss that a student's outputs on samples held out let expect, without labels; see `irc.judge`."""
+        if self._judge is None:
+            samples = FeedList(list(self.batches.held_out), name="samples held out")
+            self._judge = Judge(self.teacher, self._runner.open(self.teacher), samples, seed=self._ctx.seed)
+        with self._runner.open(student.model) as opened:
+            return self._judge.assess(opened, half="all").loss
 
     def repaired(self, alive: Array, method: RepairName, *, started: Repaired | None = None) -> Repaired:
         """The best repair of what survives, of those that a method stands for.
@@ -165,7 +176,7 @@ def weights_of(repaired: Student, raw: Student, layers: WeightedLayers) -> Decis
         if mine is None or plain is None:
             continue
         name = str(layer.node.outputs[0].name)
-        weight, before = _weight(mine), _weight(plain)
+        weight, before = _values(mine), _values(plain)
         if weight is not None and (before is None or not np.array_equal(weight, before)):
             found[f"weight {name}"] = weight
         if layer.adds_bias is not None:
@@ -184,17 +195,19 @@ def apply_weights(model: ir.Model, layers: WeightedLayers, decision: Decision) -
         name = str(layer.node.outputs[0].name)
         weight, bias = decision.get(f"weight {name}"), decision.get(f"bias {name}")
         if isinstance(weight, np.ndarray):
-            store(model, nodes[name], weight)
+            stored = StoredWeight.of(nodes[name])
+            assert stored is not None
+            stored.store(model, weight)
         if isinstance(bias, np.ndarray) and layer.adds_bias is not None:
             holder = nodes[str(layer.adds_bias[0].outputs[0].name)]
-            set_bias(model, holder, layer.adds_bias[1], bias, hint=name, dtype=bias.dtype)
+            set_bias(model, holder, layer.adds_bias[1], bias, hint=name, dtype=layer.weight.dtype)
         changed += isinstance(weight, np.ndarray) or isinstance(bias, np.ndarray)
     return changed
 
 
-def _weight(node: ir.Node) -> Array | None:
-    found = placement.weight_of(node)
-    return None if found is None else constant(found.origin)
+def _values(node: ir.Node) -> Array | None:
+    found = StoredWeight.of(node)
+    return None if found is None else found.values
 
 
 def _order(distance: float) -> float:

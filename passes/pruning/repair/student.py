@@ -18,9 +18,10 @@ import onnx_ir as ir
 from irc.calibration.block_removal import without
 from irc.calibration.compensation import DAMPING
 from irc.channel_surgery import cut
-from irc.ir import constant, snapshot
+from irc.ir import snapshot
 from irc.passes.pruning.repair.input_moments import InputMoments
-from irc.passes.pruning.repair.weighted_layers import WeightedLayer, WeightedLayers, bias_of, set_bias, store
+from irc.passes.pruning.repair.weight_storage import StoredWeight, bias_of, layer_of, set_bias
+from irc.passes.pruning.repair.weighted_layers import WeightedLayer, WeightedLayers
 
 Array = np.ndarray[Any, Any]
 
@@ -60,14 +61,10 @@ def cut_student(layers: WeightedLayers, alive: Array, moments: InputMoments | No
     """
     propagation = layers.propagation
     model = snapshot(propagation.model)
-    made = updates(layers, alive, moments) if moments is not None else []
-    copies = dict(zip(propagation.model.graph, model.graph, strict=True))
-    for update in made:
-        store(model, copies[update.layer.node], update.weight)
     cut(model, propagation, alive)
     student = Student(model, alive)
-    for update in made:
-        _shift_bias(student, update, layers)
+    for update in updates(layers, alive, moments) if moments is not None else ():
+        _write(student, update, layers)
     return student
 
 
@@ -77,12 +74,12 @@ class Update:
 
     Attributes:
         layer: Whose.
-        weight: In its layout, all of it: the columns that go are zero.
+        matrices: `[G, K, N]`, all of it: the rows that go are zero.
         shift: `[channels]`, to be added to the bias; zero where it has none.
     """
 
     layer: WeightedLayer
-    weight: Array
+    matrices: Array
     shift: Array
 
 
@@ -100,8 +97,8 @@ def updates(layers: WeightedLayers, alive: Array, moments: InputMoments) -> list
     found = []
     for layer, gone in touched:
         known = moments[layer]
-        weight = constant(layer.weight)
-        if known is None or weight is None or not np.isfinite(weight).all():
+        weight = layer.weight.values
+        if known is None or not np.isfinite(weight).all():
             continue
         matrices = layer.layer.matrices(weight).astype(np.float64)
         shift = np.zeros((layer.layer.groups, layer.layer.outputs))
@@ -112,19 +109,36 @@ def updates(layers: WeightedLayers, alive: Array, moments: InputMoments) -> list
             updated = without(matrices[group].T, gram, row, damping=DAMPING).T
             shift[group] = known.mean[group] @ (matrices[group] - updated) * layer.layer.factor
             matrices[group] = updated
-        found.append(Update(layer, layer.layer.tensor(matrices), layer.layer.of_channels(shift)))
+        found.append(Update(layer, matrices, layer.layer.of_channels(shift)))
     return found
 
 
-def _shift_bias(student: Student, update: Update, layers: WeightedLayers) -> None:
-    """Behind the cut, since equal biases of several layers may be one constant before it."""
-    place, labels = update.layer.adds_bias, layers.labels_made(update.layer)
-    weight = constant(update.layer.weight)
-    if place is None or weight is None:
+def _write(student: Student, update: Update, layers: WeightedLayers) -> None:
+    """What survives of an update, behind the cut: constants that several layers share are apart by then, or stay as they are."""
+    layer, alive = update.layer, student.alive
+    node = student.node(layer)
+    own, weight = (layer_of(node), StoredWeight.of(node)) if node is not None else (None, None)
+    read, made = layers.labels_read(layer), layers.labels_made(layer)
+    if own is None or weight is None or read is None:
         return
-    holder = student.named(str(place[0].outputs[0].name))
-    shift = update.shift if labels is None else update.shift[student.alive[labels]]
-    old = bias_of(holder, place[1])
+    rows = alive[read][layer.layer.channel_of_input]
+    columns = np.ones(layer.layer.by_output(np.arange(_channels(layer))).shape, bool)
+    if made is not None:
+        columns = np.asarray(layer.layer.by_output(alive[made]))
+    parts = [m[r][:, c] for m, r, c in zip(update.matrices, rows, columns, strict=True) if r.any() and c.any()]
+    if not parts or {part.shape for part in parts} != {(own.inputs, own.outputs)} or len(parts) != own.groups:
+        return
+    weight.store(student.model, own.tensor(np.stack(parts)))
+    if layer.adds_bias is None:
+        return
+    holder = student.named(str(layer.adds_bias[0].outputs[0].name))
+    shift = update.shift if made is None else update.shift[alive[made]]
+    old = bias_of(holder, layer.adds_bias[1])
     bias = shift if old is None else old.astype(np.float64) + shift
-    hint = str(update.layer.node.outputs[0].name)
-    set_bias(student.model, holder, place[1], bias, hint=hint, dtype=weight.dtype)
+    set_bias(student.model, holder, layer.adds_bias[1], bias, hint=str(node.outputs[0].name), dtype=weight.dtype)
+
+
+def _channels(layer: WeightedLayer) -> int:
+    """How many channels its weight makes."""
+    stacked = layer.layer.groups > 1 and not layer.convolves
+    return layer.layer.outputs if stacked else layer.layer.groups * layer.layer.outputs

@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from irc.analysis.channels import ChannelGroups, Family, Propagation
-from irc.ir import add_initializer, constant
+from irc.ir import constant
 from irc.ir.bodies import bodies
-from irc.passes.quantization import placement
+from irc.passes.pruning.repair.weight_storage import StoredWeight, bias_of, layer_of
 from irc.passes.quantization.layer_geometry import Convolution, Product
 from irc.passes.quantization.layer_sample import Layer
 
@@ -60,11 +60,11 @@ class WeightedLayer:
         return isinstance(self.layer.geometry, Convolution)
 
     @property
-    def weight(self) -> ir.Value:
+    def weight(self) -> StoredWeight:
         """The constant."""
-        found = placement.weight_of(self.node)
+        found = StoredWeight.of(self.node)
         assert found is not None
-        return found.origin
+        return found
 
 
 class WeightedLayers:
@@ -80,25 +80,17 @@ class WeightedLayers:
 
     def _found(self) -> Iterator[WeightedLayer]:
         graph = self.propagation.model.graph
-        layers = []
+        layers: list[tuple[int, Layer, StoredWeight]] = []
         for index, node in enumerate(graph):
-            layer = Layer.of(node) if node in self.propagation.products else None
-            if layer is not None and _is_plain(layer):
-                layers.append((index, layer))
-        readers: dict[ir.Value, int] = {}
-        for _index, layer in layers:
-            weight = placement.weight_of(layer.node)
-            assert weight is not None
-            readers[weight.origin] = len(list(weight.origin.uses()))
-            if weight.transposed:
-                readers[weight.origin] = max(readers[weight.origin], 1)
-        upstream = _latest_layers(graph, {layer.node: index for index, layer in layers})
-        for index, layer in layers:
-            weight = placement.weight_of(layer.node)
-            assert weight is not None
+            layer = layer_of(node) if node in self.propagation.products else None
+            weight = StoredWeight.of(node)
+            if layer is not None and weight is not None:
+                layers.append((index, layer, weight))
+        upstream = _latest_layers(graph, {layer.node: index for index, layer, _weight in layers})
+        for index, layer, weight in layers:
             bias, value = self._bias(layer.node)
             total, shortcut = self._sum(value)
-            if shortcut is not None and upstream.get(shortcut, -1) >= index:
+            if shortcut is not None and upstream.get(str(shortcut.name), -1) >= index:
                 total, shortcut = None, None
             convolves = isinstance(layer.geometry, Convolution)
             source, result = layer.node.inputs[0], layer.node.outputs[0]
@@ -115,7 +107,7 @@ class WeightedLayers:
                 None if shortcut is None else str(shortcut.name),
                 1 if convolves else 0 if flipped else len(dims) - 1,
                 1 if convolves else len(made) - 1,
-                readers[weight.origin],
+                _readers(weight, layer.node),
             )
 
     def _bias(self, node: ir.Node) -> tuple[tuple[ir.Node, int] | None, ir.Value]:
@@ -123,21 +115,29 @@ class WeightedLayers:
         value = node.outputs[0]
         if node.op_type == "Conv":
             own = node.inputs[2] if len(node.inputs) > 2 else None
-            return ((node, 2) if own is None or constant(own) is not None else None), value
+            return ((node, 2) if own is None or bias_of(node, 2) is not None else None), value
         if node.op_type == "Gemm":
             own = node.inputs[2] if len(node.inputs) > 2 else None
-            array = constant(own)
-            vector = array is not None and array.ndim == 1 and array.size > 1
-            plain = own is None or (node.attributes.get_float("beta", 1.0) == 1.0 and vector)
+            vector = self._is_vector(bias_of(node, 2), value)
+            plain = node.attributes.get_float("beta", 1.0) == 1.0 and (own is None or vector)
             return ((node, 2) if plain else None), value
         uses = list(value.uses())
         if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type == "Add":
             add, other = uses[0].node, uses[0].node.inputs[1 - uses[0].idx]
             array = constant(other)
-            dims = self.propagation.dims(value)
-            if add.graph is node.graph and array is not None and dims and array.shape == (dims[-1],):
+            if add.graph is node.graph and self._is_vector(array, value):
                 return (add, 1 - uses[0].idx), add.outputs[0]
         return None, value
+
+    def _is_vector(self, array: Array | None, value: ir.Value) -> bool:
+        """Whether an array is a number for every element of a value's last axis."""
+        dims = self.propagation.dims(value)
+        return (
+            array is not None
+            and bool(dims)
+            and array.ndim <= len(dims)
+            and array.shape[-1:] == (array.size,) == dims[-1:]
+        )
 
     def _sum(self, value: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
         """The sum of a value and another activation of its size, and that other."""
@@ -191,42 +191,10 @@ class WeightedLayers:
         return found
 
 
-def store(model: ir.Model, node: ir.Node, weight: Array) -> None:
-    """Gives an operator another weight, in the layout and type of the constant it has."""
-    found = placement.weight_of(node)
-    assert found is not None
-    value = found.origin
-    tensor = value.const_value
-    assert tensor is not None
-    value.const_value = ir.tensor(np.ascontiguousarray(weight, tensor.dtype.numpy()), name=value.name)
-
-
-def set_bias(model: ir.Model, holder: ir.Node, index: int, bias: Array, *, hint: str, dtype: Any) -> None:
-    """Gives a layer another bias: equal biases of several layers may be one constant, so that it always is a new one."""
-    while len(holder.inputs) <= index:
-        holder.resize_inputs(index + 1)
-    old = holder.inputs[index]
-    new = add_initializer(model.graph, f"{hint}_bias", np.ascontiguousarray(bias, dtype))
-    holder.replace_input_with(index, new)
-    if old is None or old.uses() or old.is_graph_output() or old.is_graph_input():
-        return
-    if old.name in model.graph.initializers:
-        del model.graph.initializers[old.name]
-
-
-def bias_of(holder: ir.Node, index: int) -> Array | None:
-    """The bias of a layer; None without."""
-    return constant(holder.inputs[index]) if len(holder.inputs) > index and holder.inputs[index] is not None else None
-
-
-def _is_plain(layer: Layer) -> bool:
-    """Whether its weight is float, and its alone to change."""
-    weight = placement.weight_of(layer.node)
-    assert weight is not None
-    tensor = weight.tensor
-    if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
-        return False
-    return weight.origin.is_initializer() and not weight.origin.is_graph_output() and not weight.origin.is_graph_input()
+def _readers(weight: StoredWeight, node: ir.Node) -> int:
+    """How many operators read a weight, its integers, or what stands between these and an operator."""
+    found = [weight.origin, *([] if weight.dequantize is None else weight.dequantize.outputs), node.inputs[1]]
+    return max(len(value.uses()) for value in found if value is not None)
 
 
 def _latest_layers(graph: ir.Graph, layers: dict[ir.Node, int]) -> dict[str, int]:
