@@ -89,7 +89,7 @@ def test_recipe_with_a_pipeline_of_mappings(tmp_path):
         ("extends: O2\nbudget: {max_dorp: 1%}", "did you mean 'max_drop'"),
         ("extends: O2\nobjective: beauty", "must be latency or bytes"),
         ("extends: O9", "unknown level"),
-        ("extends: O3", "not in this version"),
+        ("extends: Os", "not in this version"),
         ("- a", "must be a mapping"),
         ("pipeline: [{quantize: {}, fold-batch-norm: {}}]", "is not a pass"),
         ("pipeline: [{quantize: [1, 2]}]", "quantize has .1, 2.; write its options"),

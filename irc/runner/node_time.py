@@ -18,7 +18,7 @@ class NodeTime:
         inputs: Names of what it reads.
         outputs: Names of its outputs.
         elements: Elements of its first output; 0 if unknown.
-        microseconds: Time of one run of the model: lower quartile over runs, mean over feeds.
+        microseconds: Time of one run of the model: mean of the fastest quarter of the runs, mean over feeds.
     """
 
     name: str

@@ -156,7 +156,8 @@ class _Chooser:
 
     def _probed(self, widths: Widths) -> float:
         propagation = self._pruning.propagation
-        return self._repairer.probe(of_widths(propagation, legal(propagation, widths)))
+        alive = of_widths(propagation, legal(propagation, widths))
+        return self._repairer.probe(alive, probes=len(self._candidates))
 
     def _cost(self, goal: Goal, widths: Widths) -> float:
         return goal.cost(of_widths(self._pruning.propagation, widths))

@@ -40,6 +40,7 @@ class Frontier:
             runner.shelve(shelf, feed)
         self._known: dict[str, None] = dict.fromkeys(self._feeds[0])
         self._inputs = {str(value.name) for value in model.graph.inputs}
+        self._types: dict[str, ir.TensorType] = {}
         self._makers: dict[str, ir.Value] = {}
         self._place: dict[ir.Node, int] = {}
         self._last: dict[str, int] = {}
@@ -81,11 +82,13 @@ class Frontier:
         for value in graph.inputs:
             original = self._value(str(value.name))
             known = original.shape
-            value.type = original.type or ir.TensorType(ir.DataType.FLOAT)
+            value.type = original.type or self._types.get(str(value.name)) or ir.TensorType(ir.DataType.FLOAT)
             value.shape = None if known is None else ir.Shape([None] * len(known))
         part = ir.Model(graph, ir_version=self._model.ir_version)
         with self._runner.open(part) as opened:
             opened.advance(self._shelves, boundary, wanted)
+            # Shape inference does not know all types; the runtime does.
+            self._types |= {output.name: found for output in opened.outputs if (found := _tensor_type(output.type))}
         self._known |= dict.fromkeys(wanted)
 
     def _between(self, names: Sequence[str]) -> tuple[list[ir.Node], list[str]]:
@@ -109,6 +112,12 @@ class Frontier:
         if name in self._makers:
             return self._makers[name]
         return next(value for value in self._model.graph.inputs if value.name == name)
+
+
+def _tensor_type(text: str) -> ir.TensorType | None:
+    """The type that the runtime spells "tensor(int64)"; None for what is no tensor."""
+    name = text.removeprefix("tensor(").removesuffix(")").upper()
+    return ir.TensorType(ir.DataType[name]) if text.startswith("tensor(") and name in ir.DataType.__members__ else None
 
 
 def read_by(node: ir.Node) -> list[ir.Value]:

@@ -25,8 +25,9 @@ from irc.runner import Runner
 Array = np.ndarray[Any, Any]
 ROWS = 16384
 ROWS_PER_INPUT = 4
-BUDGET_BYTES = 1 << 29
+BUDGET_BYTES = 1 << 30
 """For the sums of one sweep."""
+_WIDE = 1024
 Key = tuple[str, Any]
 
 
@@ -101,7 +102,7 @@ class InputMoments:
                 wanted.setdefault(_key(layer), layer)
         if not wanted:
             return
-        sized = [(layer, 8 * layer.layer.groups * layer.layer.inputs**2) for layer in wanted.values()]
+        sized = [(x, _sum_type(x.layer).itemsize * x.layer.groups * x.layer.inputs**2) for x in wanted.values()]
         groups = groups_within(sized, BUDGET_BYTES)
         for number, group in enumerate(groups):
             what = f"statistics of the inputs of {len(group)} layers"
@@ -129,13 +130,18 @@ def _key(layer: WeightedLayer) -> Key:
     return layer.layer.source, layer.layer.geometry
 
 
+def _sum_type(layer: Layer) -> np.dtype[Any]:
+    """Of sums of products: wide ones are what memory goes to, and need no more than is left of them."""
+    return np.dtype(np.float32 if layer.inputs >= _WIDE else np.float64)
+
+
 class _Sums:
     """Of the rows of one input, about the mean of the first of them: squares of large means would leave nothing of small variances."""
 
     def __init__(self, layer: Layer) -> None:
         self._count, self._origin = 0, np.zeros((layer.groups, 1, layer.inputs), np.float32)
         self._total = np.zeros((layer.groups, layer.inputs))
-        self._squares = np.zeros((layer.groups, layer.inputs, layer.inputs))
+        self._squares = np.zeros((layer.groups, layer.inputs, layer.inputs), _sum_type(layer))
 
     def add(self, rows: Array) -> None:
         """Rows `[G, R, K]`."""
@@ -151,5 +157,6 @@ class _Sums:
         if not self._count or not (np.isfinite(self._squares).all() and np.isfinite(self._total).all()):
             return None
         mean = self._total / self._count
-        gram = self._squares / self._count - mean[:, :, None] * mean[:, None, :]
+        gram = self._squares / self._count
+        gram -= mean[:, :, None] * mean[:, None, :]
         return Moments(self._count, mean + self._origin[:, 0], gram.astype(np.float32))

@@ -18,6 +18,7 @@ from irc.ir import snapshot
 from irc.judge import Judge
 from irc.pass_base import Context
 from irc.passes.pruning.repair.batches import Batches
+from irc.passes.pruning.repair.effort import Effort
 from irc.passes.pruning.repair.input_moments import InputMoments
 from irc.passes.pruning.repair.layer_fitting import Fit, fit
 from irc.passes.pruning.repair.output_distance import OutputDistance
@@ -32,7 +33,6 @@ MILD = (1e-2, 1e-3)
 STRONG = (1e-1, 1e-2, 1.0)
 PLENTY = 16
 """Rows for every input from which on least squares hardly fit them too well, so that little damping is right."""
-PROBE_SAMPLES = 128
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +71,12 @@ class Repairer:
     @functools.cached_property
     def batches(self) -> Batches:
         """Samples to fit on and samples held out."""
-        return Batches.of(self.teacher, self._ctx)
+        return Batches.of(self.teacher, self._ctx, samples=self.effort.samples)
+
+    @functools.cached_property
+    def effort(self) -> Effort:
+        """How many samples that is worth."""
+        return Effort.of(self.teacher, next(iter(self._ctx.data.samples())).feed)
 
     @functools.cached_property
     def moments(self) -> InputMoments:
@@ -85,11 +90,16 @@ class Repairer:
         """From the teacher's outputs, on samples held out."""
         return OutputDistance(self.teacher, self._runner, self.batches.held)
 
-    def probe(self, alive: Array) -> float:
-        """The distance of a student with updated weights, on a few samples."""
+    def probe(self, alive: Array, *, probes: int) -> float:
+        """The distance of a student with updated weights, on a few samples.
+
+        Args:
+            alive: A boolean per label.
+            probes: How many students are compared in this way.
+        """
         batches, seen = 0, 0
         for batch in self.batches.held:
-            if seen >= PROBE_SAMPLES:
+            if seen >= self.effort.probe_samples(probes):
                 break
             batches, seen = batches + 1, seen + batch.samples
         return self.distance(cut_student(self.layers, alive, self.moments).model, batches=batches)
@@ -129,10 +139,12 @@ class Repairer:
         """The best of a repair and of further fits."""
         updated = cut_student(self.layers, alive, self.moments) if fits else None
         students = [(Student(snapshot(updated.model), alive), how) for how in fits] if updated is not None else []
-        runner, ctx = self._runner, self._ctx
-        fit(self.layers, students, runner, self.batches.fit, seed=ctx.seed, progress=ctx.progress)
-        for student, how in students:
-            found = self._assessed(found, how.describe(), student)
+        runner, ctx, together = self._runner, self._ctx, self.effort.together
+        for start in range(0, len(students), together):
+            part = students[start : start + together]
+            fit(self.layers, part, runner, self.batches.fit, seed=ctx.seed, progress=ctx.progress)
+            for student, how in part:
+                found = self._assessed(found, how.describe(), student)
         return found
 
     def _assessed(self, before: Repaired | dict[str, float], how: str, student: Student) -> Repaired:

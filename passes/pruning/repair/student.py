@@ -64,7 +64,7 @@ def cut_student(layers: WeightedLayers, alive: Array, moments: InputMoments | No
     cut(model, propagation, alive)
     student = Student(model, alive)
     for update in updates(layers, alive, moments) if moments is not None else ():
-        _write(student, update, layers)
+        write_update(student, update, layers)
     return student
 
 
@@ -113,7 +113,7 @@ def updates(layers: WeightedLayers, alive: Array, moments: InputMoments) -> list
     return found
 
 
-def _write(student: Student, update: Update, layers: WeightedLayers) -> None:
+def write_update(student: Student, update: Update, layers: WeightedLayers) -> None:
     """What survives of an update, behind the cut: constants that several layers share are apart by then, or stay as they are."""
     layer, alive = update.layer, student.alive
     node = student.node(layer)
