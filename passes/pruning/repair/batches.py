@@ -22,7 +22,7 @@ SAMPLES = 1024
 HELD_SHARE = 0.2
 MOST_TOGETHER = 64
 BATCH_BYTES = 16 << 20
-"""Of inputs and activations of one batch, as far as its inputs tell."""
+"""Of inputs, activations and outputs of one batch, as far as inputs and outputs tell."""
 _TRIAL_TOLERANCE = 1e-3
 
 
@@ -90,7 +90,7 @@ class Batches:
             )
         ordered = [kept[key] for key in sorted(kept)]
         step = round(1 / HELD_SHARE)
-        held = ordered[step - 1 :: step] or ordered
+        held = ordered[step - 1 :: step] or ordered[-1:]
         fit = [sample for sample in ordered if sample not in held] or ordered
         size = _together(model, ctx.runner, ordered, together)
         unlabelled = [Sample(sample.feed, origin=sample.origin) for sample in held]
@@ -127,7 +127,7 @@ def _together(model: ir.Model, runner: Runner, samples: Sequence[Sample], most: 
             return 1
     for name, found in joined.items():
         parts = [np.asarray(outputs[name]) for outputs in apart]
-        if any(part.ndim == 0 for part in parts):
+        if any(part.ndim == 0 for part in parts) or len({part.shape[1:] for part in parts}) > 1:
             return 1
         expected, found = np.concatenate(parts), np.asarray(found)
         if found.shape != expected.shape or not np.allclose(
@@ -135,7 +135,8 @@ def _together(model: ir.Model, runner: Runner, samples: Sequence[Sample], most: 
         ):
             return 1
     largest = max(sum(array.nbytes for array in sample.feed.values()) for sample in samples)
-    return int(max(1, min(most, BATCH_BYTES // (16 * max(largest, 1)))))
+    given = max(sum(np.asarray(output).nbytes for output in outputs.values()) for outputs in apart)
+    return int(max(1, min(most, BATCH_BYTES // max(16 * largest, given, 1))))
 
 
 def _joined(samples: Sequence[Sample], size: int) -> list[Batch]:

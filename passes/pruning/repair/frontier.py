@@ -43,24 +43,23 @@ class Frontier:
         self._types: dict[str, ir.TensorType] = {}
         self._makers: dict[str, ir.Value] = {}
         self._place: dict[ir.Node, int] = {}
-        self._last: dict[str, int] = {}
+        self._waiting: dict[str, set[ir.Node]] = {}
         for place, node in enumerate(model.graph):
             self._place[node] = place
             self._makers |= {str(value.name): value for value in node.outputs}
             for value in read_by(node):
-                self._last[str(value.name)] = place
+                self._waiting.setdefault(str(value.name), set()).add(node)
 
-    def bring(self, names: Sequence[str], place: ir.Node) -> None:
-        """Computes values for `of`, and forgets those that no node from a place on reads."""
-        here = self._place[place]
-        over = [n for n in self._known if n not in self._inputs and n not in names and self._last.get(n, -1) < here]
+    def bring(self, names: Sequence[str]) -> None:
+        """Computes values for `of`, and forgets those that all their readers have read."""
+        over = [n for n in self._known if n not in self._inputs and n not in names and not self._waiting.get(n)]
         if over:
             self._runner.unshelve(self._shelves, over)
             for name in over:
                 del self._known[name]
         missing = [name for name in dict.fromkeys(names) if name not in self._known]
         if missing:
-            self._run(missing, here)
+            self._run(missing)
 
     def of(self, name: str, batch: int) -> Array:
         """A value that was brought."""
@@ -72,11 +71,14 @@ class Frontier:
         """Frees everything."""
         self._runner.unshelve(self._shelves)
 
-    def _run(self, missing: Sequence[str], here: int) -> None:
+    def _run(self, missing: Sequence[str]) -> None:
         nodes, boundary = self._between(missing)
+        for node in nodes:
+            # A bias may have been given to it since.
+            for value in read_by(node):
+                self._waiting.get(str(value.name), set()).discard(node)
         made = [str(value.name) for node in nodes for value in node.outputs]
-        later = [name for name in made if self._last.get(name, -1) >= here and name not in missing]
-        # A result nobody reads later is recomputed rather than kept, were it asked for again.
+        later = [name for name in made if self._waiting.get(name) and name not in missing]
         wanted = [*missing, *later]
         graph = ir.convenience.extract(self._model.graph, [self._value(name) for name in boundary], wanted)
         for value in graph.inputs:

@@ -147,10 +147,11 @@ class _Sums:
         """Rows `[G, R, K]`."""
         if not self._count and rows.shape[1]:
             self._origin = rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-        rows = rows - self._origin
-        self._count += rows.shape[1]
-        self._total += rows.sum(axis=1, dtype=np.float64)
-        self._squares += rows.transpose(0, 2, 1) @ rows
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows = rows - self._origin
+            self._count += rows.shape[1]
+            self._total += rows.sum(axis=1, dtype=np.float64)
+            self._squares += rows.transpose(0, 2, 1) @ rows
 
     def moments(self) -> Moments | None:
         """None where there is nothing, or anything that is not finite."""

@@ -84,14 +84,14 @@ def fit(
         for number, layer in enumerate(places):
             progress(number / len(places), f"fitting layer {number + 1} of {len(places)}")
             made = layers.labels_made(layer)
-            teacher.bring([name for name in (layer.output, layer.total) if name is not None], layer.node)
+            teacher.bring([name for name in (layer.output, layer.total) if name is not None])
             for (student, how), frontier in zip(students, frontiers, strict=True):
                 node = student.node(layer)
                 own = None if node is None else layer_of(node)
                 if node is None or own is None:
                     continue
                 shortcut = layer.shortcut if how.shortcut else None
-                frontier.bring([own.source, *([shortcut] if shortcut is not None else [])], node)
+                frontier.bring([own.source, *([shortcut] if shortcut is not None else [])])
                 sums = _Sums(own)
                 for index, batch in enumerate(batches):
                     x, y = (

@@ -5,6 +5,7 @@ Smooth, so that small changes show on few samples, and by what an output is for:
     class scores    mean KL(p || q)                    p, q: the distributions of teacher and student, in nats
     embeddings      mean (1 - cos(y, y'))
     anything else   sum |y - y'|^2 / sum |y - mean|^2
+    integers        the share that differs, where there are no other outputs
 
 Of several outputs the worst counts. An accuracy on the same few samples would be too coarse to choose by, and there are no labels.
 """
@@ -25,7 +26,7 @@ from irc.passes.pruning.repair.batches import Batch
 from irc.runner import Opened, Runner
 
 Array = np.ndarray[Any, Any]
-Reading = ClassScores | Literal["embedding", "values"]
+Reading = ClassScores | Literal["embedding", "values", "integers"]
 MOST_POSITIONS = 4096
 """Vectors or decisions of a batch that are compared."""
 
@@ -45,7 +46,11 @@ class OutputDistance:
         outputs = [value for value in outputs if not is_state(value.name or "")] or outputs
         names = [str(value.name) for value in outputs]
         with runner.open(teacher) as opened:
-            self._reference = [_floats(opened.run(batch.feed, names)) for batch in batches]
+            found = [opened.run(batch.feed, names) for batch in batches]
+        self._kinds = (
+            "f" if any(np.asarray(array).dtype.kind == "f" for part in found for array in part.values()) else "biu"
+        )
+        self._reference = [self._looked_at(part) for part in found]
         floating = [v for v in outputs if all(str(v.name) in found for found in self._reference)]
         self._readings = {str(value.name): self._reading(value) for value in floating}
         self._names = list(self._readings)
@@ -53,7 +58,9 @@ class OutputDistance:
     def describe(self) -> str:
         """What the distance is, in words."""
         kinds = {
-            "KL" if isinstance(r, ClassScores) else "cosine distance" if r == "embedding" else "output error"
+            "KL"
+            if isinstance(r, ClassScores)
+            else {"embedding": "cosine distance", "integers": "disagreement"}.get(r, "output error")
             for r in self._readings.values()
         }
         return kinds.pop() if len(kinds) == 1 else "output distance"
@@ -72,7 +79,7 @@ class OutputDistance:
         """Likewise, of a student that is open."""
         sums = {name: np.zeros(2) for name in self._names}
         for batch, reference in list(zip(self._batches, self._reference, strict=True))[:batches]:
-            found = _floats(student.run(batch.feed, self._names)) if self._names else {}
+            found = self._looked_at(student.run(batch.feed, self._names)) if self._names else {}
             for name, reading in self._readings.items():
                 if name not in found or found[name].shape != reference[name].shape:
                     return math.inf
@@ -82,6 +89,8 @@ class OutputDistance:
 
     def _reading(self, value: ir.Value) -> Reading:
         name = str(value.name)
+        if self._kinds != "f":
+            return "integers"
         if is_embedding(value):
             return "embedding"
         reading = class_scores(value)
@@ -100,10 +109,10 @@ class OutputDistance:
         believable = looks_like_classes(mean, classes, len(np.unique(chosen)), len(chosen))
         return reading if believable else "values"
 
-
-def _floats(outputs: Mapping[str, Any]) -> dict[str, Array]:
-    arrays = {name: np.asarray(value) for name, value in outputs.items()}
-    return {name: array for name, array in arrays.items() if array.dtype.kind == "f" and array.size}
+    def _looked_at(self, outputs: Mapping[str, Any]) -> dict[str, Array]:
+        """The outputs that are looked at: of a kind, and with elements."""
+        arrays = {name: np.asarray(value) for name, value in outputs.items()}
+        return {name: array for name, array in arrays.items() if array.dtype.kind in self._kinds and array.size}
 
 
 def _compared(reference: Array, found: Array, reading: Reading) -> Array:
@@ -114,11 +123,15 @@ def _compared(reference: Array, found: Array, reading: Reading) -> Array:
         known = np.isfinite(log_p)
         gap = np.where(known, log_p, 0.0) - np.where(known, log_q, 0.0)
         return np.array([float((np.exp(log_p) * gap).sum()), float(len(log_p))])
+    if reading == "integers":
+        return np.array([float((reference != found).sum()), float(reference.size)])
     mine, theirs = (array.astype(np.float64) for array in (reference, found))
     if reading == "embedding":
         mine, theirs = (_some(array.reshape(-1, array.shape[-1])) for array in (mine, theirs))
         lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
-        cosine = (mine * theirs).sum(axis=1) / np.maximum(lengths, 1e-30)
+        # Where both are zero, nothing has changed.
+        same = (mine == theirs).all(axis=1)
+        cosine = np.where(same, 1.0, (mine * theirs).sum(axis=1) / np.maximum(lengths, 1e-30))
         return np.array([float((1 - cosine).sum()), float(len(mine))])
     around = mine - mine.mean(axis=0, keepdims=True) if len(mine) > 1 else mine
     energy = float(np.square(around).sum()) or float(np.square(mine).sum())
