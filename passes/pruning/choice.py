@@ -14,7 +14,7 @@ from irc.passes.pruning.allocation import Widths, allocation, cut_only
 from irc.passes.pruning.budget import meeting
 from irc.passes.pruning.candidate import Candidate
 from irc.passes.pruning.goal import Goal
-from irc.passes.pruning.measured_allocation import sensitivities, widths_by_sensitivity
+from irc.passes.pruning.measured_allocation import PROBED, sensitivities, widths_by_sensitivity
 from irc.passes.pruning.repair.repairer import Repaired, Repairer
 from irc.passes.pruning.survivors import legal, of_widths
 
@@ -37,18 +37,22 @@ class Choice:
         first: The student that it was chosen by; None where nothing competed.
         distances: Of the allocations that competed, repaired in one way, by name.
         name: The one taken; "" where none competed.
+        random: Distances of as many channels at random, cut alone and updated: what selection is worth.
     """
 
     widths: Widths
     first: Repaired | None
     distances: Mapping[str, float]
     name: str
+    random: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def remark(self, found: Repaired, repairer: Repairer) -> str:
         """What selection and repair came to, in words."""
         kind, held = repairer.distance.describe(), repairer.batches.held_samples
         steps = ", ".join(f"{name} {distance:.3g}" for name, distance in found.steps.items())
         text = f"{kind} on {held} samples held out of {held + repairer.batches.fit_samples}: {steps}; {found.how} taken"
+        if self.random:
+            text += "; as many channels at random: " + ", ".join(f"{k} {d:.3g}" for k, d in self.random.items())
         if len(self.distances) > 1:
             text += "; widths " + ", ".join(f"{name} {d:.3g}" for name, d in self.distances.items())
         return text
@@ -64,7 +68,7 @@ def chosen(pruning: Pruning, candidates: Sequence[Candidate]) -> Choice:
         UsageError: If a budget cannot be met.
     """
     chooser = _Chooser(pruning, candidates)
-    return chooser.by_loss() if pruning.goal.loss is not None else chooser.best(pruning.goal)
+    return chooser.with_random(chooser.by_loss() if pruning.goal.loss is not None else chooser.best(pruning.goal))
 
 
 class _Chooser:
@@ -74,8 +78,11 @@ class _Chooser:
         self._pruning, self._candidates = pruning, candidates
 
     @functools.cached_property
-    def _sensitivity(self) -> dict[Candidate, float]:
-        return sensitivities(self._candidates, self._probed)
+    def _sensitivities(self) -> dict[str, dict[Candidate, float]]:
+        """By name of the allocation that it leads to."""
+        return {
+            f"{MEASURED} at {share:g}": sensitivities(self._candidates, self._probed, share=share) for share in PROBED
+        }
 
     @property
     def _repairer(self) -> Repairer:
@@ -93,16 +100,31 @@ class _Chooser:
         plain = self._legal(lambda: self._by_share(goal, scope))
         found = {UNIFORM if scope == "family" else scope: plain}
         if measured and cut_only(plain):
-            by_sensitivity = self._legal(lambda: self._by_sensitivity(goal))
-            if by_sensitivity != plain:
-                found[MEASURED] = by_sensitivity
+            for name, sensitivity in self._sensitivities.items():
+                widths = self._legal(lambda sensitivity=sensitivity: self._by_sensitivity(goal, sensitivity))  # type: ignore[misc]
+                if widths not in found.values():
+                    found[name] = widths
         if len(found) == 1 and goal.loss is None:
             ((name, widths),) = found.items()
             return Choice(widths, None, {}, name)
-        firsts = {name: self._first(widths) for name, widths in found.items()}
+        alive = [of_widths(self._pruning.propagation, widths) for widths in found.values()]
+        firsts = dict(zip(found, self._repairer.firsts(alive, self._pruning.options.repair), strict=True))
         distances = {name: first.distance for name, first in firsts.items()}
         best = min(distances, key=lambda name: distances[name])
         return Choice(found[best], firsts[best], distances, best)
+
+    def with_random(self, choice: Choice) -> Choice:
+        """A choice beside the same widths of random channels."""
+        if choice.first is None or self._pruning.criterion == "random":
+            return choice
+        rng = np.random.default_rng(self._pruning.seed)
+        shuffled = {
+            dataclasses.replace(c, order=rng.permuted(c.order, axis=1)): width for c, width in choice.widths.items()
+        }
+        widths = legal(self._pruning.propagation, shuffled)
+        method = "update" if len(choice.first.steps) > 1 else "none"
+        (found,) = self._repairer.firsts([of_widths(self._pruning.propagation, widths)], method)
+        return dataclasses.replace(choice, random=found.steps)
 
     def by_loss(self) -> Choice:
         """The best allocation of the smallest share whose expected loss is small enough; everything where none is.
@@ -127,9 +149,6 @@ class _Chooser:
                 low = middle + 1
         return found or Choice({candidate: candidate.width for candidate in self._candidates}, None, {}, "")
 
-    def _first(self, widths: Widths) -> Repaired:
-        return self._repairer.first(of_widths(self._pruning.propagation, widths), self._pruning.options.repair)
-
     def _legal(self, wanted: Callable[[], Widths]) -> Widths:
         """Widths at which no value becomes empty: where one would, its best atom is ranked first, and they are found anew."""
         for _ in range(8):
@@ -148,16 +167,16 @@ class _Chooser:
             raise self._pruning.unreachable(self._cost(goal, allocate(1.0)))
         return result
 
-    def _by_sensitivity(self, goal: Goal) -> Widths:
+    def _by_sensitivity(self, goal: Goal, sensitivity: Mapping[Candidate, float]) -> Widths:
         result = widths_by_sensitivity(
-            self._candidates, self._sensitivity, lambda widths: self._cost(goal, widths), goal.limit
+            self._candidates, sensitivity, lambda widths: self._cost(goal, widths), goal.limit
         )
         return result if result is not None else self._by_share(goal, "family")
 
     def _probed(self, widths: Widths) -> float:
         propagation = self._pruning.propagation
         alive = of_widths(propagation, legal(propagation, widths))
-        return self._repairer.probe(alive, probes=len(self._candidates))
+        return self._repairer.probe(alive, probes=len(PROBED) * len(self._candidates))
 
     def _cost(self, goal: Goal, widths: Widths) -> float:
         return goal.cost(of_widths(self._pruning.propagation, widths))

@@ -86,7 +86,8 @@ class Pruning:
         self.modes = [ChannelGroups(self.propagation, mode) for mode in modes]
         self.places = list(self._places())
         self.text = format_call(options.name, options)
-        self.goal = Goal(options, self.modes, self.original, self._milliseconds)
+        timed = ctx.target is None or ctx.target.executed_here
+        self.goal = Goal(options, self.modes, self.original, self._milliseconds, timed=timed)
         self.open = [place for place in self.places if place.refused is None]
         self.repeated = history.is_repeated(self.original, self.text, (place.id for place in self.open))
         widths = ",".join(f"{p.id}:{p.family.width}x{p.family.cell_count}" for p in self.open)
@@ -171,6 +172,11 @@ class Pruning:
         return isinstance(self._ctx.data, DataSource) and self._ctx.runner is not None
 
     @property
+    def seed(self) -> int:
+        """Of random choices."""
+        return self._ctx.seed
+
+    @property
     def criterion(self) -> str:
         """The criterion: with data "obs", without "group", unless it is given."""
         if self.options.criterion != "auto":
@@ -198,6 +204,12 @@ class Pruning:
             f"latency={options.latency}": options.latency is not None,
             f"loss={options.loss}": options.loss is not None,
         }
+        target = self._ctx.target
+        if options.latency is not None and target is not None and not target.executed_here:
+            raise UsageError(
+                f"{options.name}: latency={options.latency:g} is measured here, and {target.name} is not executed here; "
+                "give macs instead"
+            )
         for text, needs in needy.items():
             if needs and not self._has_data and not self._ctx.decisions.replaying:
                 raise UsageError(f"{options.name}: {text} needs data; give --data")

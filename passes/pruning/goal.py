@@ -29,6 +29,7 @@ class Goal:
         modes: Solved groups, one or two.
         original: What the model was before it was pruned first; see `history`.
         milliseconds: Predicted time of survivors, of the whole model for None; asked for where the budget is a latency.
+        timed: Whether times can be measured: a loss then buys time, else MACs.
     """
 
     def __init__(
@@ -37,9 +38,12 @@ class Goal:
         modes: Sequence[ChannelGroups],
         original: Mapping[str, Any],
         milliseconds: Callable[[Array | None], float],
+        *,
+        timed: bool = True,
     ) -> None:
         self._options, self._modes, self._original = options, modes, original
         self._milliseconds = milliseconds
+        self._currency = "latency" if timed else "macs"
         self._known: dict[tuple[str, bytes | None], float] = {}
         self.ratio, self.loss = options.ratio, options.loss
         given = {name: getattr(options, name) for name in ("macs", "parameters", "latency")}
@@ -51,9 +55,9 @@ class Goal:
         return ChannelCosts(self._modes[0], also=self._modes[1:])
 
     def at(self, share: float) -> Goal:
-        """A share of the measured time, for a goal that is a loss."""
+        """A share of the measured time, or of the MACs, for a goal that is a loss."""
         found = copy.copy(self)
-        found.name, found.share = "latency", share
+        found.name, found.share = self._currency, share
         return found
 
     def cost(self, alive: Array | None) -> float:

@@ -1,6 +1,8 @@
-"""Widths by what they cost the model: every family is cut alone once, and the distance of the outputs scales its own error.
+"""Widths by what they cost the model: every family is cut alone, and the distance of the outputs scales its own error.
 
-    predicted distance of family f at width k  =  loss_f(k) * D_f / loss_f(half)        D_f: measured, f alone cut to half and updated
+    predicted distance of family f at width k  =  loss_f(k) * D_f / loss_f(probe)        D_f: measured, f alone cut to probe, updated
+
+Probed are half and a quarter of the widths, which lead to two allocations: which is better depends on how deep the cut is.
 
 From full widths on, the step goes next that costs least of that per unit of budget saved, steps of several sizes being looked at, so
 that neither a staircase of the budget nor a bump of the error stops it. The distances are assumed to add up, which they do not
@@ -19,19 +21,26 @@ from irc.passes.pruning.candidate import Candidate
 STEPS = 16
 """A family is cut in about so many steps."""
 LOOKAHEAD = (1, 2, 4)
-"""How many steps at once."""
+"""How many steps at once; more only where these save nothing."""
 
 
-def sensitivities(candidates: Sequence[Candidate], probe: Callable[[Widths], float]) -> dict[Candidate, float]:
+PROBED = (0.5, 0.25)
+"""Shares of the width at which every family is tried alone."""
+
+
+def sensitivities(
+    candidates: Sequence[Candidate], probe: Callable[[Widths], float], *, share: float = PROBED[0]
+) -> dict[Candidate, float]:
     """The distance per unit of loss of every candidate.
 
     Args:
         candidates: All.
         probe: The distance when some of them are cut.
+        share: Of the width, at which a candidate is tried.
     """
     found = {}
     for candidate in candidates:
-        width = probed_width(candidate)
+        width = probed_width(candidate, share)
         loss = candidate.loss(width)
         if width < candidate.width and loss > 0:
             found[candidate] = max(probe({candidate: width}), 0.0) / loss
@@ -40,9 +49,9 @@ def sensitivities(candidates: Sequence[Candidate], probe: Callable[[Widths], flo
     return found
 
 
-def probed_width(candidate: Candidate) -> int:
-    """The width at which a candidate is tried alone: half, as far as it is allowed."""
-    return candidate.allowed(candidate.width // 2)
+def probed_width(candidate: Candidate, share: float = PROBED[0]) -> int:
+    """The width at which a candidate is tried alone: a share of it, as far as it is allowed."""
+    return candidate.allowed(int(candidate.width * share))
 
 
 def widths_by_sensitivity(
@@ -68,11 +77,13 @@ def widths_by_sensitivity(
         """Puts the best step of a candidate into the queue."""
         best: tuple[float, int] | None = None
         here = widths[candidate]
-        for width in _lower(candidate, here):
+        for width, is_near in _lower(candidate, here):
+            if best is not None and not is_near:
+                break
             saved = now - cost({**widths, candidate: width})
             if saved <= 0:
                 continue
-            lost = sensitivity[candidate] * max(candidate.loss(width) - candidate.loss(here), 0.0)
+            lost = _price(candidate, here, width, sensitivity)
             if best is None or lost / saved < best[0]:
                 best = lost / saved, width
         if best is not None:
@@ -89,7 +100,7 @@ def widths_by_sensitivity(
         if saved <= 0:
             price(candidate)
             continue
-        rate = sensitivity[candidate] * max(candidate.loss(width) - candidate.loss(here), 0.0) / saved
+        rate = _price(candidate, here, width, sensitivity) / saved
         if queue and rate > queue[0][0]:
             heapq.heappush(queue, (rate, next(serial), candidate, width, here))
             continue
@@ -101,11 +112,20 @@ def widths_by_sensitivity(
     return _filled(widths, sensitivity, cost, limit)
 
 
-def _lower(candidate: Candidate, width: int) -> list[int]:
-    """Widths to go to from one: one, two, four steps less."""
+def _price(candidate: Candidate, wide: int, narrow: int, sensitivity: Mapping[Candidate, float]) -> float:
+    """What a step loses; nothing where no worth goes, however sensitive the model is to it."""
+    loss = candidate.loss(narrow) - candidate.loss(wide)
+    return sensitivity[candidate] * loss if loss > 0 else 0.0
+
+
+def _lower(candidate: Candidate, width: int) -> list[tuple[int, bool]]:
+    """Widths to go to from one, the widest first, and whether they are within the lookahead; others are twice as far, and so on."""
     step = max(candidate.step, -(-candidate.width // STEPS) // candidate.step * candidate.step)
-    found = {candidate.allowed(max(width - count * step, candidate.least)) for count in LOOKAHEAD}
-    return sorted((w for w in found if w < width), reverse=True)
+    far = [LOOKAHEAD[-1] << power for power in range(1, candidate.width.bit_length() + 1)]
+    found: dict[int, bool] = {}
+    for count in (*LOOKAHEAD, *far):
+        found.setdefault(candidate.allowed(max(width - count * step, candidate.least)), count in LOOKAHEAD)
+    return sorted(((w, near) for w, near in found.items() if w < width), reverse=True)
 
 
 def _filled(
@@ -120,7 +140,7 @@ def _filled(
             wider = min(width + candidate.step, candidate.width)
             if candidate in blocked or wider <= width:
                 continue
-            gain = sensitivity[candidate] * (candidate.loss(width) - candidate.loss(wider))
+            gain = _price(candidate, wider, width, sensitivity)
             if best is None or gain > best[0]:
                 best = gain, candidate, wider
         if best is None:

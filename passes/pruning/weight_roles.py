@@ -125,7 +125,9 @@ def dequantized(node: ir.Node, array: Array) -> Array:
 
     def spread(values: Array) -> Array:
         values = values.astype(np.float32)
-        if values.ndim == 1 and array.ndim > 1 and values.size > 1:
+        if values.size == 1:
+            return values.reshape(())  # of the whole tensor, whatever the axis says
+        if values.ndim == 1 and array.ndim > 1:
             return values.reshape([-1 if i == axis % array.ndim else 1 for i in range(array.ndim)])
         if values.ndim == array.ndim and values.shape != array.shape and values.ndim:
             block = -(-array.shape[axis] // values.shape[axis])

@@ -130,13 +130,14 @@ def _together(model: ir.Model, runner: Runner, samples: Sequence[Sample], most: 
         if any(part.ndim == 0 for part in parts) or len({part.shape[1:] for part in parts}) > 1:
             return 1
         expected, found = np.concatenate(parts), np.asarray(found)
-        if found.shape != expected.shape or not np.allclose(
-            found, expected, rtol=_TRIAL_TOLERANCE, atol=_TRIAL_TOLERANCE * float(np.abs(expected).max(initial=0))
-        ):
+        largest = float(np.abs(expected).max(initial=0))
+        if found.shape != expected.shape or not np.isfinite(largest):
             return 1
-    largest = max(sum(array.nbytes for array in sample.feed.values()) for sample in samples)
+        if not np.allclose(found, expected, rtol=_TRIAL_TOLERANCE, atol=_TRIAL_TOLERANCE * largest):
+            return 1
+    read = max(sum(array.nbytes for array in sample.feed.values()) for sample in samples)
     given = max(sum(np.asarray(output).nbytes for output in outputs.values()) for outputs in apart)
-    return int(max(1, min(most, BATCH_BYTES // max(16 * largest, given, 1))))
+    return int(max(1, min(most, BATCH_BYTES // max(16 * read, given, 1))))
 
 
 def _joined(samples: Sequence[Sample], size: int) -> list[Batch]:

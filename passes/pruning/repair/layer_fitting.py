@@ -150,12 +150,12 @@ class _Sums:
     def add(self, rows: Array, targets: Array) -> None:
         """Rows `[G, R, K]`, targets `[R, G * N]`."""
         groups, count, _inputs = rows.shape
-        y = np.ascontiguousarray(targets.reshape(count, groups, -1).transpose(1, 0, 2), np.float32)
+        y: Array = np.ascontiguousarray(targets.reshape(count, groups, -1).transpose(1, 0, 2), np.float32)
         if not self.count and count:
             # About the first means: squares of large ones would leave nothing of small variances.
             self._origin_x = rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
             self._origin_y = y.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-        rows, y = rows - self._origin_x, y - self._origin_y
+        rows, y = np.asarray(rows - self._origin_x), np.asarray(y - self._origin_y)
         self.count += count
         self._x += rows.sum(axis=1, dtype=np.float64)
         self._xx += rows.transpose(0, 2, 1) @ rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from irc.analysis.channels import Propagation
 from irc.calibration.data import FeedList
 from irc.decisions import Decision
-from irc.ir import snapshot
+from irc.errors import DataError
 from irc.judge import Judge
 from irc.pass_base import Context
 from irc.passes.pruning.repair.batches import Batches
@@ -76,7 +76,10 @@ class Repairer:
     @functools.cached_property
     def effort(self) -> Effort:
         """How many samples that is worth."""
-        return Effort.of(self.teacher, next(iter(self._ctx.data.samples())).feed)
+        example = next(iter(self._ctx.data.samples()), None)
+        if example is None:
+            raise DataError(f"{self._ctx.data.name}: there are no samples to repair the model with")
+        return Effort.of(self.teacher, example.feed)
 
     @functools.cached_property
     def moments(self) -> InputMoments:
@@ -118,34 +121,41 @@ class Repairer:
         Args:
             alive: A boolean per label.
             method: "auto" tries all, on samples held out; also that nothing is repaired.
-            started: What `first` gave for the same survivors.
+            started: What `firsts` gave for the same survivors.
         """
-        found = started or self.first(alive, method)
-        if method in ("none", "update"):
-            return found
-        known = found.steps
-        return self._best(alive, [how for how in self._fits(method) if how.describe() not in known], found)
+        found = started if started is not None else self.firsts([alive], method)[0]
+        left = [how for how in self._fits(method) if how.describe() not in found.steps]
+        for how, student in self._fitted([(found.student.alive, how) for how in left]):
+            found = self._assessed(found, how.describe(), student)
+        return found
 
-    def first(self, alive: Array, method: RepairName) -> Repaired:
-        """What survives, repaired in one way: enough to compare allocations by."""
-        raw = cut_student(self.layers, alive, None)
-        found = self._assessed({}, "cut alone", raw)
+    def firsts(self, survivors: Sequence[Array], method: RepairName) -> list[Repaired]:
+        """Several sets of survivors, each repaired in one way: enough to compare them by.
+
+        Args:
+            survivors: A boolean per label each.
+            method: As `repaired` takes it.
+        """
+        found = [self._assessed({}, "cut alone", cut_student(self.layers, alive, None)) for alive in survivors]
         if method == "none":
             return found
-        found = self._assessed(found, "update", cut_student(self.layers, alive, self.moments))
-        return self._best(alive, self._fits(method)[:1], found)
-
-    def _best(self, alive: Array, fits: Sequence[Fit], found: Repaired) -> Repaired:
-        """The best of a repair and of further fits."""
-        updated = cut_student(self.layers, alive, self.moments) if fits else None
-        students = [(Student(snapshot(updated.model), alive), how) for how in fits] if updated is not None else []
-        runner, ctx, together = self._runner, self._ctx, self.effort.together
-        for start in range(0, len(students), together):
-            part = students[start : start + together]
-            fit(self.layers, part, runner, self.batches.fit, seed=ctx.seed, progress=ctx.progress)
-            for student, how in part:
-                found = self._assessed(found, how.describe(), student)
+        for index, alive in enumerate(survivors):
+            found[index] = self._assessed(found[index], "update", cut_student(self.layers, alive, self.moments))
+        fits = self._fits(method)[:1]
+        fitted = self._fitted([(alive, how) for alive in survivors for how in fits])
+        for index, (how, student) in enumerate(fitted):
+            found[index] = self._assessed(found[index], how.describe(), student)
         return found
+
+    def _fitted(self, wanted: Sequence[tuple[Array, Fit]]) -> Iterator[tuple[Fit, Student]]:
+        """Fits what survives, as many students in one sweep as memory allows."""
+        ctx, together = self._ctx, self.effort.together
+        for begin in range(0, len(wanted), together):
+            part = [
+                (cut_student(self.layers, alive, self.moments), how) for alive, how in wanted[begin : begin + together]
+            ]
+            fit(self.layers, part, self._runner, self.batches.fit, seed=ctx.seed, progress=ctx.progress)
+            yield from ((how, student) for student, how in part)
 
     def _assessed(self, before: Repaired | dict[str, float], how: str, student: Student) -> Repaired:
         """The better one of what there was and another student."""

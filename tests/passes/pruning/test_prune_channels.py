@@ -201,7 +201,7 @@ def test_minimum_and_largest_cut_hold():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "exactly one of ratio, macs, parameters and latency, and has none"),
+        ("", "exactly one of ratio, macs, parameters, latency and loss, and has none"),
         ("ratio=0.5,macs=0.5", "has ratio, macs"),
         ("macs=1.5", "macs is 1.5"),
         ("ratio=0.95", "raise largest_cut"),
