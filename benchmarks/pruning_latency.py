@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path)
     parser.add_argument("--models", nargs="*", default=["resnet20"])
     parser.add_argument("--speedup", type=float, default=1.4)
-    parser.add_argument("--uniform", nargs="*", type=float, default=[0.8, 0.7, 0.6, 0.5], help="MACs of the uniform ones")
+    parser.add_argument(
+        "--uniform", nargs="*", type=float, default=[0.8, 0.7, 0.6, 0.5], help="MACs of the uniform ones"
+    )
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=6.0, help="of timing per file")
     parser.add_argument("--threads", type=int, default=1)

@@ -74,7 +74,8 @@ LOSSLESS = ",".join(
         "eliminate-dead-code",
     )
 )
-PRUNING = "prune-channels{loss=0.005}"
+PRUNING = "prune-channels{{loss={:g}}}"
+LOSS = 0.005
 """Half of the loss that `-O3` may cost by default; the other half is for what quantization adds."""
 _LEVELS = {
     "O0": "load, check, save",
@@ -154,7 +155,7 @@ def level(name: str, *, has_data: bool) -> Recipe:
     if name == "O3":
         if not has_data:
             raise UsageError("-O3 prunes and repairs by data; give --data, or use -O2")
-        lossy, second = f"{PRUNING},{lossy}", f"{LOSSLESS},{lossy}"
+        lossy, second = f"{PRUNING.format(LOSS)},{lossy}", f"{LOSSLESS},{lossy}"
     return Recipe(
         f"-{name}",
         tuple(pipeline.parse(f"{LOSSLESS},{lossy}")),
@@ -179,13 +180,9 @@ def with_budget(recipe: Recipe, budget: Mapping[str, Any]) -> Recipe:
         return changed
     drop = Budget.parse(max_drop=changed.max_drop).max_drop
     assert drop is not None
-    pruning = pipeline.parse(PRUNING)[0].pass_
-    steps = tuple(
-        dataclasses.replace(step, pass_=dataclasses.replace(step.pass_, loss=min(max(drop / 2, 1e-6), 0.99)))  # type: ignore[call-arg]
-        if step.pass_ == pruning
-        else step
-        for step in changed.steps
-    )
+    default = pipeline.parse(PRUNING.format(LOSS))[0]
+    (wanted,) = pipeline.parse(PRUNING.format(min(max(drop / 2, 1e-6), 0.99)))
+    steps = tuple(wanted if step.pass_ == default.pass_ else step for step in changed.steps)
     return dataclasses.replace(changed, steps=steps)
 
 

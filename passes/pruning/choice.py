@@ -15,7 +15,7 @@ from irc.passes.pruning.budget import meeting
 from irc.passes.pruning.candidate import Candidate
 from irc.passes.pruning.goal import Goal
 from irc.passes.pruning.measured_allocation import PROBED, sensitivities, widths_by_sensitivity
-from irc.passes.pruning.repair.repairer import Repaired, Repairer
+from irc.passes.pruning.repair.repairer import Repaired, Repairer, RepairName
 from irc.passes.pruning.survivors import legal, of_widths
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ class _Chooser:
         if len(found) == 1 and goal.loss is None:
             ((name, widths),) = found.items()
             return Choice(widths, None, {}, name)
+        # Making one legal may have ranked an atom first that another lost: all are looked at again.
+        found = {name: legal(self._pruning.propagation, widths) for name, widths in found.items()}
         alive = [of_widths(self._pruning.propagation, widths) for widths in found.values()]
         firsts = dict(zip(found, self._repairer.firsts(alive, self._pruning.options.repair), strict=True))
         distances = {name: first.distance for name, first in firsts.items()}
@@ -122,7 +124,7 @@ class _Chooser:
             dataclasses.replace(c, order=rng.permuted(c.order, axis=1)): width for c, width in choice.widths.items()
         }
         widths = legal(self._pruning.propagation, shuffled)
-        method = "update" if len(choice.first.steps) > 1 else "none"
+        method: RepairName = "update" if len(choice.first.steps) > 1 else "none"
         (found,) = self._repairer.firsts([of_widths(self._pruning.propagation, widths)], method)
         return dataclasses.replace(choice, random=found.steps)
 

@@ -123,7 +123,7 @@ class Pruning:
     # -- decisions ----------------------------------------------------------------------------------------------------
 
     def decision(self, place: Place) -> Decision:
-        """What goes of a family: "kept", a bit per atom; "loss", the share of its score; and "why", where nothing does."""
+        """What goes of a family: "kept", a bit per atom; "loss", the share of its score by "criterion"; "why", where nothing does."""
         key = f"{self.options.name}/{place.id}/{self._fingerprint}"
         return self._ctx.decisions.remember(key, lambda: self._decided[place.id])
 
@@ -228,7 +228,12 @@ class Pruning:
         for candidate, width in self._choice.widths.items():
             kept = np.isin(candidate.family.atoms, candidate.kept(width))
             why = "" if width < candidate.width else self._why_whole(candidate)
-            found[candidate.id] = {"kept": np.packbits(kept), "loss": candidate.loss(width), "why": why}
+            found[candidate.id] = {
+                "kept": np.packbits(kept),
+                "loss": candidate.loss(width),
+                "why": why,
+                "criterion": self.criterion,
+            }
         return found
 
     def _candidates(self) -> list[Candidate]:

@@ -46,8 +46,9 @@ class Goal:
         self._currency = "latency" if timed else "macs"
         self._known: dict[tuple[str, bytes | None], float] = {}
         self.ratio, self.loss = options.ratio, options.loss
-        given = {name: getattr(options, name) for name in ("macs", "parameters", "latency")}
-        self.name, self.share = next(((k, v) for k, v in given.items() if v is not None), ("ratio", 1.0))
+        given = {"macs": options.macs, "parameters": options.parameters, "latency": options.latency}
+        self.name = next((name for name, share in given.items() if share is not None), "ratio")
+        self.share = float(given.get(self.name) or 1.0)
 
     @functools.cached_property
     def costs(self) -> ChannelCosts:

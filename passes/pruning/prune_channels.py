@@ -153,8 +153,9 @@ class PruneChannels(Pass):
         positions = family.axes[0].positions
         unit = "channels" if positions == 1 else f"blocks of {positions} channels"
         each = f" in each of {family.cell_count} rows" if family.cell_count > 1 else ""
-        loss = float(pruning.decision(place)["loss"])
-        return Remark(f"{family.width} -> {left} {unit}{each}, {loss:.1%} of its {pruning.criterion} score")
+        decision = pruning.decision(place)
+        loss = float(decision["loss"])
+        return Remark(f"{family.width} -> {left} {unit}{each}, {loss:.1%} of its {decision['criterion']} score")
 
     def finish(self, sites: Sequence[Site], ctx: Context) -> Remark | None:
         """Cuts all accepted families at once."""

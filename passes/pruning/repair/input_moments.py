@@ -9,6 +9,7 @@ them. Rows are a random part of all where there are many: positions depend on th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -105,8 +106,10 @@ class InputMoments:
         sized = [(x, _sum_type(x.layer).itemsize * x.layer.groups * x.layer.inputs**2) for x in wanted.values()]
         groups = groups_within(sized, BUDGET_BYTES)
         for number, group in enumerate(groups):
-            what = f"statistics of the inputs of {len(group)} layers"
-            self._sweep(group, lambda share, n=number, what=what: self._progress((n + share) / len(groups), what))
+            self._sweep(group, functools.partial(self._report, number, len(groups), len(group)))
+
+    def _report(self, number: int, sweeps: int, layers: int, share: float) -> None:
+        self._progress((number + share) / sweeps, f"statistics of the inputs of {layers} layers")
 
     def _sweep(self, layers: Sequence[WeightedLayer], progress: Callable[[float], None]) -> None:
         inputs = {value.name for value in self._model.graph.inputs}

@@ -29,6 +29,8 @@ Array = np.ndarray[Any, Any]
 Reading = ClassScores | Literal["embedding", "values", "integers"]
 MOST_POSITIONS = 4096
 """Vectors or decisions of a batch that are compared."""
+REFERENCE_BYTES = 1 << 29
+"""Of the teacher's outputs; batches beyond it are not looked at."""
 
 
 class OutputDistance:
@@ -45,8 +47,15 @@ class OutputDistance:
         outputs = [value for value in teacher.graph.outputs if isinstance(value.type, ir.TensorType)]
         outputs = [value for value in outputs if not is_state(value.name or "")] or outputs
         names = [str(value.name) for value in outputs]
+        found: list[Mapping[str, Any]] = []
+        size = 0
         with runner.open(teacher) as opened:
-            found = [opened.run(batch.feed, names) for batch in batches]
+            for batch in batches:
+                found.append(opened.run(batch.feed, names))
+                size += sum(np.asarray(array).nbytes for array in found[-1].values())
+                if size > REFERENCE_BYTES:
+                    break
+        self._batches = batches[: len(found)]
         self._kinds = (
             "f" if any(np.asarray(array).dtype.kind == "f" for part in found for array in part.values()) else "biu"
         )

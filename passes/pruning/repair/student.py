@@ -119,7 +119,7 @@ def write_update(student: Student, update: Update, layers: WeightedLayers) -> No
     node = student.node(layer)
     own, weight = (layer_of(node), StoredWeight.of(node)) if node is not None else (None, None)
     read, made = layers.labels_read(layer), layers.labels_made(layer)
-    if own is None or weight is None or read is None:
+    if node is None or own is None or weight is None or read is None:
         return
     rows = alive[read][layer.layer.channel_of_input]
     columns = np.ones(layer.layer.by_output(np.arange(_channels(layer))).shape, bool)

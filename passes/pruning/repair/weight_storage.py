@@ -169,7 +169,7 @@ def _replace(model: ir.Model, node: ir.Node, index: int, array: Array, *, hint: 
 def _forget(model: ir.Model, value: ir.Value | None) -> None:
     if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
         return
-    if value.name in model.graph.initializers:
+    if value.name is not None and value.name in model.graph.initializers:
         del model.graph.initializers[value.name]
 
 

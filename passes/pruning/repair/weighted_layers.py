@@ -132,12 +132,9 @@ class WeightedLayers:
     def _is_vector(self, array: Array | None, value: ir.Value) -> bool:
         """Whether an array is a number for every element of a value's last axis."""
         dims = self.propagation.dims(value)
-        return (
-            array is not None
-            and bool(dims)
-            and array.ndim <= len(dims)
-            and array.shape[-1:] == (array.size,) == dims[-1:]
-        )
+        if array is None or not dims or array.ndim > len(dims):
+            return False
+        return bool(array.shape[-1:] == (array.size,) == dims[-1:])
 
     def _sum(self, value: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
         """The sum of a value and another activation of its size, and that other."""

@@ -1,0 +1,1 @@
+"""Channels that do the same merged into one, and what reads them corrected."""
