@@ -73,6 +73,27 @@ def test_recipe_extends_a_level(tmp_path):
     )
 
 
+def test_level_3_is_level_2_behind_a_cut(tmp_path):
+    second, third = (recipes.level(name, has_data=True) for name in ("O2", "O3"))
+    (cut,) = [step for step in third.steps if step not in second.steps]
+    assert cut.text == "prune-channels{loss=0.005}"
+    assert [step for step in third.steps if step is not cut] == list(second.steps) == list(third.second_choice)
+    assert (third.max_drop, third.never_worse) == (second.max_drop, True)
+    with pytest.raises(UsageError, match="-O3 prunes and repairs by data; give --data"):
+        recipes.level("O3", has_data=False)
+
+
+@pytest.mark.parametrize(("drop", "loss"), [("4%", 0.02), ("1%", 0.005), ("0.5pt", 0.0025)])
+def test_pruning_of_level_3_may_spend_half_of_the_budget(tmp_path, drop, loss):
+    def cuts(recipe):
+        return [step.pass_.loss for step in recipe.steps if step.pass_.name == "prune-channels"]
+
+    assert cuts(recipes.with_budget(recipes.level("O3", has_data=True), {"max_drop": drop})) == [loss]
+    path = tmp_path / "r.yaml"
+    path.write_text(f"extends: O3\nbudget: {{max_drop: {drop}}}\n")
+    assert cuts(recipes.load(path, has_data=True)) == [loss]
+
+
 def test_recipe_with_a_pipeline_of_mappings(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("pipeline: [fold-batch-norm, {quantize: {embeddings: false, exclude: 'op:Gemm;op:MatMul'}}]\n")

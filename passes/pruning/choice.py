@@ -76,6 +76,7 @@ class _Chooser:
 
     def __init__(self, pruning: Pruning, candidates: Sequence[Candidate]) -> None:
         self._pruning, self._candidates = pruning, candidates
+        self._probes = 0
 
     @functools.cached_property
     def _sensitivities(self) -> dict[str, dict[Candidate, float]]:
@@ -176,9 +177,12 @@ class _Chooser:
         return result if result is not None else self._by_share(goal, "family")
 
     def _probed(self, widths: Widths) -> float:
-        propagation = self._pruning.propagation
+        propagation, probes = self._pruning.propagation, len(PROBED) * len(self._candidates)
+        (candidate,) = widths
+        self._pruning.progress(self._probes / probes, f"trying the outputs without part of {candidate.id}")
+        self._probes += 1
         alive = of_widths(propagation, legal(propagation, widths))
-        return self._repairer.probe(alive, probes=len(PROBED) * len(self._candidates))
+        return self._repairer.probe(alive, probes=probes)
 
     def _cost(self, goal: Goal, widths: Widths) -> float:
         return goal.cost(of_widths(self._pruning.propagation, widths))

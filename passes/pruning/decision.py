@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from irc.analysis.channels import ChannelGroups, Family, Mode, Propagation, Slot, propagate
+from irc.analysis.channels import ChannelGroups, Mode, Propagation, Slot, propagate
 from irc.calibration.data import DataSource
 from irc.decisions import Decision
 from irc.errors import UsageError
@@ -24,6 +23,7 @@ from irc.passes.pruning.candidate import Candidate
 from irc.passes.pruning.choice import NO_CHOICE, Choice, chosen
 from irc.passes.pruning.criteria import MEASURED, rankings
 from irc.passes.pruning.goal import Goal
+from irc.passes.pruning.places import Place, places_of
 from irc.passes.pruning.repair.repairer import Repairer
 from irc.passes.pruning.repair.weighted_layers import WeightedLayers
 from irc.passes.pruning.rounding import steps
@@ -33,25 +33,6 @@ if TYPE_CHECKING:
     from irc.passes.pruning.prune_channels import PruneChannels
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Place:
-    """A family where it may be cut.
-
-    Attributes:
-        id: Of its site; also what its width is remembered by.
-        node: The first node that reads one of its initializers, in the model being rewritten.
-        groups: The groups of a mode.
-        family: The family in them.
-        refused: Why it must not be cut, or None.
-    """
-
-    id: str
-    node: ir.Node
-    groups: ChannelGroups
-    family: Family
-    refused: str | None
 
 
 class Pruning:
@@ -84,7 +65,7 @@ class Pruning:
         self._nodes = dict(zip(self.propagation.model.graph, model.graph, strict=True))
         modes: tuple[Mode, ...] = ("rows", "columns") if options.mode == "both" else (options.mode,)
         self.modes = [ChannelGroups(self.propagation, mode) for mode in modes]
-        self.places = list(self._places())
+        self.places = list(places_of(self.modes, self._nodes, options, ctx))
         self.text = format_call(options.name, options)
         timed = ctx.target is None or ctx.target.executed_here
         self.goal = Goal(options, self.modes, self.original, self._milliseconds, timed=timed)
@@ -93,32 +74,10 @@ class Pruning:
         widths = ",".join(f"{p.id}:{p.family.width}x{p.family.cell_count}" for p in self.open)
         self._fingerprint = f"{zlib.crc32(f'{self.text};{widths}'.encode()):08x}"
 
-    def _places(self) -> Iterator[Place]:
-        first = self.modes[0]
-        names: set[str] = set()
-        for groups in self.modes:
-            for family in groups.families:
-                if groups is not first and _same_atoms(family, groups, first):
-                    continue  # no rows to speak of: the first mode has it
-                name = family.name if family.name not in names else f"{family.name}:{groups.mode}"
-                names.add(name)
-                node = self._nodes.get(family.node, family.node)
-                yield Place(name, node, groups, family, self._why_left(family, node, name))
-
     def reader(self, slot: Slot) -> ir.Node:
         """The first node that reads an initializer, in the model being rewritten."""
         node = slot.use[0] if slot.use is not None else next(iter(slot.initializer.uses())).node
         return self._nodes.get(node, node)
-
-    def _why_left(self, family: Family, node: ir.Node, name: str) -> str | None:
-        options = self.options
-        if (reason := self._ctx.refuses(node, name)) is not None:
-            return reason
-        if family.statistics and not options.statistics:
-            return f"cutting it changes a statistic: {family.statistics[0].text}; statistics=true cuts it nevertheless"
-        if family.width <= options.minimum:
-            return f"it is {family.width} wide, and the minimum is {options.minimum}"
-        return None
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
@@ -175,6 +134,10 @@ class Pruning:
     def seed(self) -> int:
         """Of random choices."""
         return self._ctx.seed
+
+    def progress(self, fraction: float, what: str) -> None:
+        """Tells what is being done."""
+        self._ctx.progress(fraction, what)
 
     @property
     def criterion(self) -> str:
@@ -299,9 +262,3 @@ class Pruning:
         if candidate.step > 1:
             return f"all {candidate.width} stay: its share is less than a step of {candidate.step}"
         return f"all {candidate.width} stay: its share is none"
-
-
-def _same_atoms(family: Family, groups: ChannelGroups, other: ChannelGroups) -> bool:
-    """Whether another mode has the same atoms."""
-    labels = np.isin(groups.class_of, family.atoms)
-    return bool((groups.class_of[labels] == other.class_of[labels]).all())

@@ -31,7 +31,8 @@ from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
 from irc.passes.pruning import history
 from irc.passes.pruning.allocation import Scope
 from irc.passes.pruning.criteria import CriterionName
-from irc.passes.pruning.decision import Place, Pruning
+from irc.passes.pruning.decision import Pruning
+from irc.passes.pruning.places import Place
 from irc.passes.pruning.proof import proved
 from irc.passes.pruning.repair.repairer import RepairName, apply_weights
 from irc.passes.pruning.rounding import RoundTo

@@ -27,13 +27,13 @@ from irc.passes.pruning.merging.channel_likeness import Replacements, measured
 from irc.passes.pruning.merging.family_readers import FamilyReader, NotMergeable, family_readers
 from irc.passes.pruning.merging.merge_edit import Merge, updates_of
 from irc.passes.pruning.merging.merge_widths import MergeWidths
+from irc.passes.pruning.merging.representatives import merge_path, representatives
+from irc.passes.pruning.merging.weight_likeness import by_weights
 from irc.passes.pruning.repair.repairer import Repairer
 from irc.passes.pruning.repair.student import Student, write_update
 from irc.passes.pruning.repair.weighted_layers import WeightedLayers
-from irc.passes.pruning.merging.representatives import merge_path, representatives
 from irc.passes.pruning.rounding import steps
 from irc.passes.pruning.survivors import of_widths, surviving
-from irc.passes.pruning.merging.weight_likeness import by_weights
 
 if TYPE_CHECKING:
     from irc.passes.pruning.merging.merge_channels import MergeChannels

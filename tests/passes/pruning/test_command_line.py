@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from pruning_models import cnn, mlp
 
+import irc
 import irc.ir
+from irc.calibration import Sample
 from irc.cli import main
+from irc.judge.halves import split
+from irc.passes.pruning.repair.batches import Batches
 
 
 @pytest.fixture
@@ -45,3 +50,43 @@ def test_an_output_that_gets_narrower(tmp_path):
     passes = "prune-channels{ratio=0.5,allow_output=embedding}"
     assert main(["optimize", str(path), "--passes", passes, "-o", str(out), "--no-measure"]) == 0
     assert list(irc.ir.load(out).graph.outputs[0].shape or ())[1] == 5
+
+
+def samples(count: int):
+    rng = np.random.default_rng(3)
+    return [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
+
+
+def test_nothing_is_fitted_to_the_samples_that_a_result_is_accepted_on(model, monkeypatch):
+    seen: list[set[str]] = []
+    original = Batches.of.__func__
+
+    def of(cls, teacher, ctx, **more):
+        found = original(cls, teacher, ctx, **more)
+        seen.append({sample.key for sample in ctx.data.samples()} - set(ctx.reserved))
+        assert found.fit_samples + found.held_samples == len(seen[-1])
+        return found
+
+    monkeypatch.setattr(Batches, "of", classmethod(of))
+    feeds = samples(40)
+    irc.optimize(model, data=feeds, passes="prune-channels{macs=0.8}", max_drop="50%", measure=False)
+    choice, acceptance = split(Sample(feed).key for feed in feeds)
+    assert seen and all(keys == choice for keys in seen) and not choice & acceptance
+    seen.clear()
+    irc.optimize(model, data=feeds, passes="prune-channels{macs=0.8}", measure=False)
+    assert all(len(keys) == 40 for keys in seen)
+
+
+def test_a_repaired_artifact_is_replayed_without_data_to_the_byte(model):
+    out, again = model.with_name("small.onnx"), model.with_name("again.onnx")
+    report = irc.optimize(model, data=samples(24), passes="prune-channels{macs=0.6}", output=out, measure=False)
+    summary = next(r.summary for r in report.ledger if r.name == "prune-channels")
+    assert "cut alone" in summary and "as many channels at random" in summary
+    irc.optimize(model, plan=out.with_name("small.plan.yaml"), output=again, measure=False)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_a_loss_keeps_everything_where_nothing_can_be_lost(model):
+    report = irc.optimize(model, data=samples(24), passes="prune-channels{loss=0.000001}", measure=False)
+    record = next(r for r in report.ledger if r.name == "prune-channels")
+    assert not record.rewritten and any("better spent elsewhere" in entry.reason for entry in record.skipped)

@@ -26,8 +26,8 @@ from irc.decisions import Decisions
 from irc.errors import PassOptionError, UsageError
 from irc.ir import interface, snapshot
 from irc.pass_base import Context
-from irc.passes.pruning.merging.merge_channels import MergeChannels
 from irc.passes.pruning.merging.decision import Merging
+from irc.passes.pruning.merging.merge_channels import MergeChannels
 from irc.passes.pruning.merging.representatives import merge_path, representatives
 from irc.pipeline import Step
 from irc.selection import Selection
