@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from irc.calibration.compensation import DAMPING, factorised
+from irc.calibration.compensation import DAMPING, damped, factorised
 
 Array = np.ndarray[Any, Any]
 _STEP = 64
@@ -125,9 +125,9 @@ def without(weight: Array, gram: Array, removed: Array, *, damping: float = DAMP
     kept[removed] = False
     result = np.zeros(weight.shape, np.float64)
     # The damping of all columns, so that the errors are those of the path.
-    damped, _factor = _factors(gram, damping)
-    gone = weight[:, ~kept].astype(np.float64) @ damped[np.ix_(~kept, kept)]
-    result[:, kept] = weight[:, kept] + np.linalg.solve(damped[np.ix_(kept, kept)], gone.T).T
+    matrix = damped(_scaled(gram)[0], damping)
+    gone = weight[:, ~kept].astype(np.float64) @ matrix[np.ix_(~kept, kept)]
+    result[:, kept] = weight[:, kept] + np.linalg.solve(matrix[np.ix_(kept, kept)], gone.T).T
     return result
 
 
@@ -149,8 +149,9 @@ def least_squares(weight: Array, gram: Array, cross: Array, *, damping: float = 
         `[N, K]` float64.
     """
     values = weight.astype(np.float64)
-    _damped, factor = _factors(gram, damping)
-    return np.asarray(values + (cross - values @ gram.astype(np.float64)) @ factor.T @ factor)
+    scaled, unit = _scaled(gram)
+    pull = (cross - values @ gram.astype(np.float64)) / unit
+    return np.asarray(values + np.linalg.solve(damped(scaled, damping), pull.T).T)
 
 
 class _Turns:
@@ -192,10 +193,10 @@ class _State:
     @classmethod
     def of(cls, reader: Reader, damping: float) -> _State:
         weight = reader.weight.astype(np.float64)
-        damped, factor = _factors(reader.gram, damping)
+        matrix, factor = _factors(reader.gram, damping)
         unit = float(np.vdot(weight @ reader.gram, weight)) if reader.unit is None else reader.unit
         state = cls(factor.T @ factor, weight.copy(), np.array(reader.blocks, np.intp), unit if unit > 0 else 1.0)
-        state._whole = damped, weight
+        state._whole = matrix, weight
         return state
 
     def scores(self, count: int) -> Array:
@@ -251,13 +252,13 @@ class _State:
         left = ~self._gone
         if self._whole is None or np.count_nonzero(left) > _REBUILD * len(left) or not left.any():
             return
-        damped, weight = self._whole
+        matrix, weight = self._whole
         self._left = self._left[left]
-        _damped_again, factor = factorised(damped[np.ix_(self._left, self._left)], 0.0)
+        _damped_again, factor = factorised(matrix[np.ix_(self._left, self._left)], 0.0)
         gone = np.ones(weight.shape[1], bool)
         gone[self._left] = False
         self.inverse = factor.T @ factor
-        pull = weight[:, gone] @ damped[np.ix_(gone, self._left)]
+        pull = weight[:, gone] @ matrix[np.ix_(gone, self._left)]
         self.weight = weight[:, self._left] + pull @ self.inverse
         self.blocks = self.blocks[left]
         self._gone = np.zeros(len(self._left), bool)
@@ -301,10 +302,16 @@ def _pace(states: Sequence[_State]) -> int:
 
 def _factors(gram: Array, damping: float) -> tuple[Array, Array]:
     """A damped gram and the factor of its inverse, in its own units."""
+    scaled, unit = _scaled(gram)
+    matrix, factor = factorised(scaled, damping)
+    return matrix * unit, factor / np.sqrt(unit)
+
+
+def _scaled(gram: Array) -> tuple[Array, float]:
+    """A gram, symmetric and with a mean of 1 on its diagonal, and what it was divided by."""
     unit = float(np.diagonal(gram).mean()) if len(gram) else 0.0
     unit = unit if unit > 0 else 1.0
-    damped, factor = factorised((gram.astype(np.float64) + gram.T) / (2 * unit), damping)
-    return damped * unit, factor / np.sqrt(unit)
+    return (gram.astype(np.float64) + gram.T) / (2 * unit), unit
 
 
 def _checked(readers: Sequence[Reader]) -> int:

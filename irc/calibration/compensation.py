@@ -260,20 +260,29 @@ def factorised(gram: Array, damping: float = DAMPING) -> tuple[Array, Array]:
 
     Source: H reversed = L L^T gives H = R R^T with R upper triangular, and U = R^-1.
     """
+    matrix, factor = _damped(gram, damping)
+    return matrix, _upper_inverse(np.ascontiguousarray(factor[::-1, ::-1]))
+
+
+def damped(gram: Array, damping: float = DAMPING) -> Array:
+    """The H of `factorised` alone, for a tenth of the time."""
+    return _damped(gram, damping)[0]
+
+
+def _damped(gram: Array, damping: float) -> tuple[Array, Array]:
+    """H, and the lower triangular factor of H reversed."""
     mean = float(np.diagonal(gram).mean()) if gram.size else 0.0
     share = damping if damping > 0 else 0.0
     floor = np.finfo(np.float64).eps * max(1, len(gram))
     while True:
-        damped = gram.astype(np.float64)
-        damped[np.diag_indices_from(damped)] += share * mean if mean > 0 else 1.0
-        dead = np.diagonal(damped) <= 0
-        damped[dead, dead] = mean if mean > 0 else 1.0
+        matrix = gram.astype(np.float64)
+        matrix[np.diag_indices_from(matrix)] += share * mean if mean > 0 else 1.0
+        dead = np.diagonal(matrix) <= 0
+        matrix[dead, dead] = mean if mean > 0 else 1.0
         try:
-            factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+            return matrix, np.linalg.cholesky(matrix[::-1, ::-1])
         except np.linalg.LinAlgError:
             share = max(share * _RAISE, floor)
-            continue
-        return damped, _upper_inverse(np.ascontiguousarray(factor))
 
 
 def _upper_inverse(factor: Array) -> Array:
