@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from irc.analysis.channels import Labelled, Propagation
 from irc.channel_surgery.layout import spread
-from irc.ir import add_initializer, constant, snapshot, unique_name
+from irc.ir import add_initializer, constant, refresh_shapes, snapshot, unique_name
 
 Array = np.ndarray[Any, Any]
 _WHERE_SINCE = 9
@@ -27,6 +27,7 @@ def masked(propagation: Propagation, alive: Array) -> ir.Model:
         alive: A boolean per label.
     """
     model = snapshot(propagation.model)
+    refresh_shapes(model, strict=False)  # zeros have the type of what they stand for
     for node, original in list(zip(model.graph, propagation.model.graph, strict=True)):
         if original not in propagation.products:
             continue

@@ -26,7 +26,8 @@ def add_parser(subparsers: Any) -> None:
         "-O",
         dest="level",
         metavar="LEVEL",
-        help="0 load and save, 1 lossless (default without data), 2 + int8 (default with --data)",
+        help="0 load and save, 1 lossless (default without data), 2 + int8 (default with --data), "
+        "3 + channels cut and repaired (needs --data)",
     )
     level.add_argument("--recipe", metavar="FILE", help="YAML recipe: pipeline, objective, budget, target")
     level.add_argument("--plan", metavar="FILE", help="replay a plan byte for byte; needs no data")

@@ -141,4 +141,4 @@ def _record_lines(record: PassRecord, verbose: bool) -> Iterator[str]:
     for reason, count in record.skip_reasons()[:MAX_REASONS]:
         yield f"      skipped {count}: {reason}"
     if (more := len(record.skip_reasons()) - MAX_REASONS) > 0:
-        yield f"      and {more} other reasons (-v lists every site)"
+        yield f"      and {more} other {'reason' if more == 1 else 'reasons'} (-v lists every site)"

@@ -48,9 +48,13 @@ class Choice:
 
     def remark(self, found: Repaired, repairer: Repairer) -> str:
         """What selection and repair came to, in words."""
-        kind, held = repairer.distance.describe(), repairer.batches.held_samples
+        kind, batches = repairer.distance.describe(), repairer.batches
+        held, total = batches.held_samples, batches.held_samples + batches.fit_samples
+        where = f"{held} {'sample' if held == 1 else 'samples'} held out of {total}"
+        if not batches.apart:
+            where = "the only sample, none being held out"
         steps = ", ".join(f"{name} {distance:.3g}" for name, distance in found.steps.items())
-        text = f"{kind} on {held} samples held out of {held + repairer.batches.fit_samples}: {steps}; {found.how} taken"
+        text = f"{kind} on {where}: {steps}; {found.how} taken"
         if self.random:
             text += "; as many channels at random: " + ", ".join(f"{k} {d:.3g}" for k, d in self.random.items())
         if len(self.distances) > 1:
@@ -132,11 +136,13 @@ class _Chooser:
     def by_loss(self) -> Choice:
         """The best allocation of the smallest share whose expected loss is small enough; everything where none is.
 
-        Larger shares are taken to lose less: the share is found by bisection.
+        Everything also where no sample is held out to tell by. Larger shares are taken to lose less: the share is found by bisection.
         """
         goal = self._pruning.goal
         assert goal.loss is not None
         found: Choice | None = None
+        if not self._repairer.batches.apart:
+            return Choice({candidate: candidate.width for candidate in self._candidates}, None, {}, "")
         low, high = 0, len(SHARES)  # SHARES[high:] lose little enough; of SHARES[:low] nothing is known
         while low < high:
             middle = (low + high) // 2
@@ -146,7 +152,7 @@ class _Chooser:
                 low = middle + 1
                 continue
             assert choice.first is not None
-            if self._repairer.expected_loss(choice.first.student) <= goal.loss:
+            if self._repairer.keeps(choice.first.student, goal.loss):
                 found, high = choice, middle
             else:
                 low = middle + 1

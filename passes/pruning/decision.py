@@ -230,7 +230,9 @@ class Pruning:
     def unreachable(self, least: float) -> UsageError:
         """The error where the budget cannot be met."""
         statistics = any(place.family.statistics for place in self.places)
-        return self.goal.unreachable(least, statistics=statistics, cuttable=bool(self.open))
+        reasons = dict.fromkeys(place.refused for place in self.places if place.refused is not None)
+        refused = "" if self.open else next(iter(reasons), "")
+        return self.goal.unreachable(least, statistics=statistics, cuttable=bool(self.open), refused=refused)
 
     def _milliseconds(self, alive: Array | None) -> float:
         return self._latency_table.milliseconds(alive)
@@ -251,6 +253,8 @@ class Pruning:
         )
 
     def _why_whole(self, candidate: Candidate) -> str:
+        if self.goal.loss is not None and self.repairer is not None and not self.repairer.batches.apart:
+            return f"all {candidate.width} stay: what is lost cannot be told from a single sample; give more"
         if self.goal.loss is not None:
             return f"all {candidate.width} stay: the loss allowed is better spent elsewhere"
         if self.goal.ratio is None and self.goal.is_met(None):

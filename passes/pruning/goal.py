@@ -91,13 +91,14 @@ class Goal:
         """Whether survivors are within it; always where it is a ratio or a loss."""
         return self.ratio is not None or self.loss is not None or self.cost(alive) <= self.limit
 
-    def unreachable(self, least: float, *, statistics: bool, cuttable: bool) -> UsageError:
+    def unreachable(self, least: float, *, statistics: bool, cuttable: bool, refused: str = "") -> UsageError:
         """The error where it cannot be met.
 
         Args:
             least: What can be reached.
             statistics: Whether there are families that a statistic runs over.
             cuttable: Whether there is any family that may be cut.
+            refused: Why those must not be that are there, if none may.
         """
         options = self._options
         helping = {
@@ -106,7 +107,10 @@ class Goal:
             "a larger largest_cut": cuttable,
         }
         advice = ", ".join(text for text, helps in helping.items() if helps)
+        if advice:
+            what = f"ask for less, or allow more: {advice}"
+        else:
+            what = f"no family may be cut: {refused}" if refused else "there is no family to cut"
         return UsageError(
-            f"{options.name}: {self.text} cannot be reached, only {least / max(1e-9, self.whole):.3g}; "
-            + (f"ask for less, or allow more: {advice}" if advice else "there is no family to cut")
+            f"{options.name}: {self.text} cannot be reached, only {least / max(1e-9, self.whole):.3g}; {what}"
         )

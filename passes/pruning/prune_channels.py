@@ -47,7 +47,7 @@ MAX_LISTED = 6
 class PruneChannels(Pass):
     """Cuts the channels, heads and neurons of least weight out of the model; its inputs and outputs keep their shapes.
 
-    Exactly one of `ratio`, `macs` and `parameters` is given. Shares are of the model as it was before it was pruned first.
+    Exactly one of `ratio`, `macs`, `parameters`, `latency` and `loss` is given. Shares are of the model before it was pruned first.
 
     Attributes:
         ratio: Share of the atoms of every family that goes, 0 to 1; widths are rounded up.

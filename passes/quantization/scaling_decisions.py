@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from irc.decisions import Decision
 from irc.ir import constant
 from irc.pass_base import Context, Remark, Site, Skip
 from irc.passes.fusion.composite import target_of
+from irc.passes.pruning import history
 from irc.passes.quantization.channel_scaling import input_axis
 from irc.passes.quantization.layer_sample import Layer, sampled
 from irc.passes.quantization.scale_search import (
@@ -126,7 +128,7 @@ def _decided(
     pass_name: str, model: ir.Model, sites: Sequence[ScalingSite], ctx: Context, *, clipping: Clipping, rows: int
 ) -> dict[str, Decision]:
     """The decisions for sites, by site id: those remembered, and those that the data give now. A plan has those carried out only."""
-    keys = {site.id: f"{pass_name}/{site.id}" for site in sites}
+    keys = {site.id: _decision_key(pass_name, model, site) for site in sites}
     missing = [site for site in sites if keys[site.id] not in ctx.decisions]
     found = _searched(model, missing, ctx, clipping, rows) if missing and not ctx.decisions.replaying else {}
     return {
@@ -134,6 +136,19 @@ def _decided(
         for site in sites
         if site.id in found or keys[site.id] in ctx.decisions
     }
+
+
+def _decision_key(pass_name: str, model: ir.Model, site: ScalingSite) -> str:
+    """By what a decision is remembered: of pruned models, which differ with the channels that are cut, by the weights too."""
+    if history.KEY not in model.metadata_props:
+        return f"{pass_name}/{site.id}"
+    digest = 0
+    for node in site.readers:
+        for value in node.inputs:
+            if value is not None and (array := constant(value)) is not None:
+                digest = zlib.crc32(f"{array.shape}".encode(), digest)
+                digest = zlib.crc32(np.ascontiguousarray(array).tobytes(), digest)
+    return f"{pass_name}/{site.id}#{digest:08x}"
 
 
 def _decision(found: dict[str, Found], site: str) -> Decision:

@@ -56,6 +56,11 @@ class Batches:
     held_out: Sequence[Sample] = ()
 
     @property
+    def apart(self) -> bool:
+        """Whether any sample is held out."""
+        return self.held is not self.fit
+
+    @property
     def fit_samples(self) -> int:
         """Number of samples for fitting."""
         return sum(batch.samples for batch in self.fit)
@@ -94,7 +99,8 @@ class Batches:
         fit = [sample for sample in ordered if sample not in held] or ordered
         size = _together(model, ctx.runner, ordered, together)
         unlabelled = [Sample(sample.feed, origin=sample.origin) for sample in held]
-        return cls(_joined(fit, size), _joined(held, size), unlabelled)
+        fitted = _joined(fit, size)
+        return cls(fitted, _joined(held, size) if len(ordered) > 1 else fitted, unlabelled)
 
 
 def _chosen(ctx: Context, samples: int) -> frozenset[str]:

@@ -20,11 +20,14 @@ from irc.calibration.memory_packing import sizes_of
 
 SAMPLES = 1024
 LEAST_SAMPLES = 32
-SWEEP_MACS = 2.5e12
+SWEEP_MACS = 1.5e12
 """Multiply-accumulates of one sweep of one model."""
-PROBES_MACS = 4e12
+PROBES_MACS = 2e12
 """Of all probes together."""
 PROBE_SAMPLES = 128
+BATCH_MACS = 1e11
+"""Of the samples that are run at once."""
+MOST_TOGETHER = 64
 FRONTIER_BYTES = 2 << 30
 """Values of all models that are swept side by side."""
 
@@ -61,6 +64,11 @@ class Effort:
         )
         together = int(max(1, min(students, FRONTIER_BYTES // (samples * each) - 1)))
         return cls(samples, together, macs)
+
+    @property
+    def batch(self) -> int:
+        """Most samples that are run at once: of large models few, so that a probe need not run many."""
+        return int(min(MOST_TOGETHER, max(1, BATCH_MACS // self.macs)))
 
     def probe_samples(self, probes: int) -> int:
         """On how many samples each of so many students is tried."""

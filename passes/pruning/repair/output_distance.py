@@ -29,6 +29,8 @@ Array = np.ndarray[Any, Any]
 Reading = ClassScores | Literal["embedding", "values", "integers"]
 MOST_POSITIONS = 4096
 """Vectors or decisions of a batch that are compared."""
+ENOUGH_SAMPLES = 64
+"""To tell by the teacher's outputs whether they are class scores."""
 REFERENCE_BYTES = 1 << 29
 """Of the teacher's outputs; batches beyond it are not looked at."""
 
@@ -40,9 +42,12 @@ class OutputDistance:
         teacher: The model before the cut.
         runner: Where models run.
         batches: Samples held out.
+        others: Samples that also tell what outputs are for, where those held out are few.
     """
 
-    def __init__(self, teacher: ir.Model, runner: Runner, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self, teacher: ir.Model, runner: Runner, batches: Sequence[Batch], others: Sequence[Batch] = ()
+    ) -> None:
         self._runner, self._batches = runner, batches
         outputs = [value for value in teacher.graph.outputs if isinstance(value.type, ir.TensorType)]
         outputs = [value for value in outputs if not is_state(value.name or "")] or outputs
@@ -55,13 +60,21 @@ class OutputDistance:
                 size += sum(np.asarray(array).nbytes for array in found[-1].values())
                 if size > REFERENCE_BYTES:
                     break
+            seen, more = sum(batch.samples for batch in batches), []
+            for batch in others:
+                if seen >= ENOUGH_SAMPLES or size > REFERENCE_BYTES:
+                    break
+                more.append(opened.run(batch.feed, names))
+                seen, size = seen + batch.samples, size + sum(np.asarray(a).nbytes for a in more[-1].values())
         self._batches = batches[: len(found)]
         self._kinds = (
             "f" if any(np.asarray(array).dtype.kind == "f" for part in found for array in part.values()) else "biu"
         )
         self._reference = [self._looked_at(part) for part in found]
+        self._witnesses = [*self._reference, *map(self._looked_at, more)]
         floating = [v for v in outputs if all(str(v.name) in found for found in self._reference)]
         self._readings = {str(value.name): self._reading(value) for value in floating}
+        del self._witnesses
         self._names = list(self._readings)
 
     def describe(self) -> str:
@@ -108,7 +121,7 @@ class OutputDistance:
         if reading.confirmed:
             return reading
         entropy, best = [], []
-        for found in self._reference:
+        for found in (part for part in self._witnesses if name in part):
             log_p = log_probabilities(_some(decisions(found[name], reading)), reading)
             entropy.append(entropies(log_p))
             best.append(log_p.argmax(axis=1))

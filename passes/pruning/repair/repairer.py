@@ -16,6 +16,7 @@ from irc.calibration.data import FeedList
 from irc.decisions import Decision
 from irc.errors import DataError
 from irc.judge import Judge
+from irc.judge.model_outputs import ModelOutputs
 from irc.pass_base import Context
 from irc.passes.pruning.repair.batches import Batches
 from irc.passes.pruning.repair.effort import Effort
@@ -31,6 +32,10 @@ RepairName = Literal["auto", "none", "update", "least-squares", "statistics"]
 assert get_args(RepairName)
 MILD = (1e-2, 1e-3)
 STRONG = (1e-1, 1e-2, 1.0)
+CUT_ALONE = "cut alone"
+NEEDED = 1.5
+"""Samples times loss from which on no decision lost proves with 95 % that less than twice the loss is: 3 / (2 loss) of them."""
+OUTPUT_SAMPLES = 32
 PLENTY = 16
 """Rows for every input from which on least squares hardly fit them too well, so that little damping is right."""
 
@@ -65,13 +70,14 @@ class Repairer:
         assert ctx.runner is not None
         self._ctx, self._runner = ctx, ctx.runner
         self.teacher: ir.Model = propagation.model
-        self._judge: Judge | None = None
+        self._judged: tuple[Judge, ModelOutputs] | None = None
         self.layers = layers or WeightedLayers(propagation)
 
     @functools.cached_property
     def batches(self) -> Batches:
         """Samples to fit on and samples held out."""
-        return Batches.of(self.teacher, self._ctx, samples=self.effort.samples)
+        effort = self.effort
+        return Batches.of(self.teacher, self._ctx, samples=effort.samples, together=effort.batch)
 
     @functools.cached_property
     def effort(self) -> Effort:
@@ -91,7 +97,8 @@ class Repairer:
     @functools.cached_property
     def distance(self) -> OutputDistance:
         """From the teacher's outputs, on samples held out."""
-        return OutputDistance(self.teacher, self._runner, self.batches.held)
+        others = self.batches.fit if self.batches.apart else ()
+        return OutputDistance(self.teacher, self._runner, self.batches.held, others)
 
     def probe(self, alive: Array, *, probes: int) -> float:
         """The distance of a student with updated weights, on a few samples.
@@ -107,13 +114,23 @@ class Repairer:
             batches, seen = batches + 1, seen + batch.samples
         return self.distance(cut_student(self.layers, alive, self.moments).model, batches=batches)
 
-    def expected_loss(self, student: Student) -> float:
-        """Relative loss that a student's outputs on samples held out let expect, without labels; see `irc.judge`."""
-        if self._judge is None:
+    def keeps(self, student: Student, loss: float) -> bool:
+        """Whether a student's outputs on samples held out let expect at most a relative loss, without labels; see `irc.judge`.
+
+        Few samples show nothing of what is lost on others. Where there are fewer, in those held out and in those that the result is
+        accepted on, than it takes to prove twice the loss, the outputs must be as near to the teacher's as that too.
+        """
+        if self._judged is None:
             samples = FeedList(list(self.batches.held_out), name="samples held out")
-            self._judge = Judge(self.teacher, self._runner.open(self.teacher), samples, seed=self._ctx.seed)
-        with self._runner.open(student.model) as opened:
-            return self._judge.assess(opened, half="all").loss
+            opened = self._runner.open(self.teacher)
+            judge = Judge(self.teacher, opened, samples, seed=self._ctx.seed)
+            self._judged = judge, ModelOutputs(self.teacher, opened, samples, limit=OUTPUT_SAMPLES)
+        judge, outputs = self._judged
+        with self._runner.open(student.model) as candidate:
+            if judge.assess(candidate, half="all").loss > loss:
+                return False
+            proving = max(self.batches.held_samples, len(self._ctx.reserved)) * loss >= NEEDED
+            return proving or (outputs.error(candidate) or 0.0) <= loss
 
     def repaired(self, alive: Array, method: RepairName, *, started: Repaired | None = None) -> Repaired:
         """The best repair of what survives, of those that a method stands for.
@@ -136,7 +153,7 @@ class Repairer:
             survivors: A boolean per label each.
             method: As `repaired` takes it.
         """
-        found = [self._assessed({}, "cut alone", cut_student(self.layers, alive, None)) for alive in survivors]
+        found = [self._assessed({}, CUT_ALONE, cut_student(self.layers, alive, None)) for alive in survivors]
         if method == "none":
             return found
         for index, alive in enumerate(survivors):
@@ -164,6 +181,8 @@ class Repairer:
             return Repaired(student, how, distance, {how: distance})
         steps = {**before.steps, how: distance}
         better = _order(distance) < _order(before.distance)
+        # Integers are the same in many ways: where they differ, and no less so repaired, the repair is as good a guess as any.
+        better |= before.how == CUT_ALONE and 0 < distance == before.distance < math.inf
         return Repaired(student, how, distance, steps) if better else dataclasses.replace(before, steps=steps)
 
     def _fits(self, method: RepairName) -> list[Fit]:

@@ -78,3 +78,19 @@ def test_families_keep_their_names_when_quantization_goes_back(model):
     shapes = {v.name: list(v.const_value.shape) for v in irc.load(out).graph.initializers.values()}
     whole = {v.name: list(v.const_value.shape) for v in irc.load(model).graph.initializers.values()}
     assert {name: shape for name, shape in shapes.items() if name in whole} == whole
+
+
+def test_channels_are_scaled_by_what_is_left_of_them(model, tmp_path):
+    """Factors that were found for a cut layer do not fit the whole one, once the guard has taken the cut back."""
+    report = irc.optimize(
+        model,
+        data=samples(),
+        passes=f"{PRUNE},equalize-channels,smooth-activations,quantize",
+        max_drop="0.01%",
+        measure=False,
+        cache=False,
+        output=tmp_path / "out.onnx",
+    )
+    assert report.ledger["prune-channels"].undone
+    failed = [e.reason for record in report.ledger for e in record.undone if "the pass failed here" in e.reason]
+    assert not failed

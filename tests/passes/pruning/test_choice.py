@@ -267,6 +267,26 @@ def test_hardly_any_samples(runner, count):
     assert record.rewritten and reached(model, small) <= 0.7
 
 
+def test_a_loss_cannot_be_told_from_a_single_sample(runner):
+    """Repaired to fit that sample, any cut looks lossless on it."""
+    model = cnn()
+    small, record = pruned(model, runner, feeds(model, {"n": 1}, count=1), loss=0.02)
+    assert not record.rewritten and reached(model, small) == 1
+    assert "from a single sample" in " ".join(reason for reason, _count in record.skip_reasons())
+    small, record = pruned(model, runner, feeds(model, {"n": 1}, count=1), macs=0.7)
+    assert "on the only sample, none being held out: cut alone" in record.summary
+
+
+def test_outputs_that_are_integers_only(runner):
+    """A repair that makes no fewer of the few samples differ is taken all the same, unless none does."""
+    text = "agraph (float[n, 8] x) => (int64[n, 1] y) { a = MatMul(x, w0) r = Relu(a) s = MatMul(r, w1) y = ArgMax<axis=1>(s) }"
+    model = model_of(text, {"w0": random_weight(8, 64), "w1": random_weight(64, 8, seed=1)})
+    for count in (5, 40):
+        _small, record = pruned(model, runner, feeds(model, {"n": 1}, count=count), macs=0.3)
+        found = distances(record.summary)
+        assert found["cut alone"] == 0 or "cut alone taken" not in record.summary
+
+
 def test_values_of_one_layer_that_are_not_finite(runner):
     """Its family is ranked by its weights, its reader is only cut, and the output says nothing."""
     weights = {name: value.const_value.numpy().copy() for name, value in chain().graph.initializers.items()}

@@ -46,6 +46,22 @@ def test_a_proved_cut_says_what_was_proved() -> None:
     assert "cut channels zeroed: outputs within" in summary(result)
 
 
+def test_a_float16_model_without_types_of_values() -> None:
+    half = model()
+    for value in half.graph.initializers.values():
+        assert value.const_value is not None
+        value.const_value = ir.tensor(value.const_value.numpy().astype(np.float16), name=value.name)
+        value.dtype = ir.DataType.FLOAT16
+    for value in (*half.graph.inputs, *half.graph.outputs):
+        value.dtype = ir.DataType.FLOAT16
+    for node in half.graph:
+        for value in node.outputs:
+            if value not in half.graph.outputs:
+                value.type = None
+    result = PassManager([PIPELINE]).run(half, Context(prove=True))
+    assert "cut channels zeroed: outputs within" in summary(result)
+
+
 def test_nothing_is_proved_unless_asked() -> None:
     assert "proved" not in summary(PassManager([PIPELINE]).run(model()))
 

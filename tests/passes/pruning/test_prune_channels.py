@@ -175,6 +175,13 @@ def test_only_what_helps_is_advised():
         prune(PruneChannels(macs=0.5, minimum=1000, round_to=1), normalized())
 
 
+def test_where_no_family_may_be_cut_the_error_says_why():
+    with pytest.raises(UsageError, match=r"only 1; no family may be cut: excluded by re:\.\*$"):
+        prune(PruneChannels(macs=0.5, round_to=1, largest_cut=0.5), cnn(), selection=Selection.of(exclude=["re:.*"]))
+    with pytest.raises(UsageError, match="no family may be cut: it is 24 wide, and the minimum is 1000"):
+        prune(PruneChannels(macs=0.5, minimum=1000), cnn())
+
+
 def test_a_budget_missed_because_families_are_left_out_is_told():
     pass_ = PruneChannels(macs=0.6, round_to=1)
     model = cnn()

@@ -17,6 +17,7 @@ def of(batch: int = 1, **changed: int) -> Effort:
 def test_a_small_model_uses_all_samples():
     found = of()
     assert found.samples == effort.SAMPLES and found.together == 4
+    assert found.batch == effort.MOST_TOGETHER
     assert found.macs == 64 * 64 * 2 + 64 * 8
 
 

@@ -185,3 +185,14 @@ def test_twice_is_the_same(runner):
     distance = OutputDistance(model, runner, apart(feeds(model, {"n": 4}, count=4)))
     student = changed(model, "w0", lambda w: 1.2 * w)
     assert distance(student) == distance(student)
+
+
+def test_what_an_output_is_for_is_told_by_more_samples_than_those_held_out(runner):
+    """A regression whose largest value is always the same one: three samples cannot tell, a dozen can."""
+    model = model_of(
+        "agraph (float[n, 6] x) => (float[n, 5] y) { h = MatMul(x, w)  y = Add(h, b) }",
+        {"w": random_weight(6, 5), "b": np.array([0, 0, 0, 0, 90], np.float32)},
+    )
+    found = apart(feeds(model, {"n": 1}, count=15))
+    assert OutputDistance(model, runner, found[:3]).describe() == "KL"
+    assert OutputDistance(model, runner, found[:3], found[3:]).describe() == "output error"

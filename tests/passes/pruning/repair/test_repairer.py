@@ -36,7 +36,7 @@ def repairer(model, runner, found) -> Repairer:
 @pytest.mark.parametrize("build", [chain, residual, cnn, attention])
 def test_no_repair_is_worse_than_none_and_all_that_was_tried_is_told(runner, build):
     model = build()
-    mine = repairer(model, runner, feeds(model, {"n": 4, "t": 5}, {"n": 3, "t": 6}, count=14))
+    mine = repairer(model, runner, feeds(model, {"n": 4, "t": 5}, {"n": 3, "t": 6}, count=40))
     alive = keeping(mine.layers, 0.5)
     found = {method: mine.repaired(alive, method) for method in METHODS}
     for method, result in found.items():
