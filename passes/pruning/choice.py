@@ -86,8 +86,14 @@ class _Chooser:
     def _sensitivities(self) -> dict[str, dict[Candidate, float]]:
         """By name of the allocation that it leads to."""
         return {
-            f"{MEASURED} at {share:g}": sensitivities(self._candidates, self._probed, share=share) for share in PROBED
+            f"{MEASURED} at {share:g}": sensitivities(self._candidates, self._probed, share=share)
+            for share in self._shares
         }
+
+    @property
+    def _shares(self) -> tuple[float, ...]:
+        """At which families are tried alone."""
+        return PROBED if self._repairer.effort.thorough else PROBED[:1]
 
     @property
     def _repairer(self) -> Repairer:
@@ -183,7 +189,7 @@ class _Chooser:
         return result if result is not None else self._by_share(goal, "family")
 
     def _probed(self, widths: Widths) -> float:
-        propagation, probes = self._pruning.propagation, len(PROBED) * len(self._candidates)
+        propagation, probes = self._pruning.propagation, len(self._shares) * len(self._candidates)
         (candidate,) = widths
         self._pruning.progress(self._probes / probes, f"trying the outputs without part of {candidate.id}")
         self._probes += 1

@@ -40,11 +40,13 @@ class Effort:
         samples: Most samples, those held out included.
         together: How many students are swept beside a teacher.
         macs: Of one sample.
+        thorough: Whether there is time for several probes of a family and all ways to fit; not where compute limits the samples.
     """
 
     samples: int
     together: int
     macs: int
+    thorough: bool
 
     @classmethod
     def of(cls, model: ir.Model, feed: Feed, *, students: int = 4) -> Effort:
@@ -63,7 +65,7 @@ class Effort:
             min(SAMPLES, max(LEAST_SAMPLES, SWEEP_MACS // macs), max(LEAST_SAMPLES, FRONTIER_BYTES // (2 * each)))
         )
         together = int(max(1, min(students, FRONTIER_BYTES // (samples * each) - 1)))
-        return cls(samples, together, macs)
+        return cls(samples, together, macs, SWEEP_MACS // macs >= SAMPLES)
 
     @property
     def batch(self) -> int:

@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 RepairName = Literal["auto", "none", "update", "least-squares", "statistics"]
 assert get_args(RepairName)
 MILD = (1e-2, 1e-3)
-STRONG = (1e-1, 1e-2, 1.0)
+STRONG = (1e-1, 1.0, 1e-2)
 CUT_ALONE = "cut alone"
 NEEDED = 1.5
 """Samples times loss from which on no decision lost proves with 95 % that less than twice the loss is: 3 / (2 loss) of them."""
@@ -194,6 +194,8 @@ class Repairer:
         if method in ("none", "update", "statistics"):
             return [statistics] if method == "statistics" else []
         least_squares = [Fit("least-squares", damping) for damping in self._dampings]
+        if not self.effort.thorough:
+            return least_squares[:2]
         return [*least_squares, *([statistics] if method == "auto" and self._dampings is not MILD else [])]
 
     @functools.cached_property

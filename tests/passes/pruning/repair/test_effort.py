@@ -16,14 +16,14 @@ def of(batch: int = 1, **changed: int) -> Effort:
 
 def test_a_small_model_uses_all_samples():
     found = of()
-    assert found.samples == effort.SAMPLES and found.together == 4
+    assert found.samples == effort.SAMPLES and found.together == 4 and found.thorough
     assert found.batch == effort.MOST_TOGETHER
     assert found.macs == 64 * 64 * 2 + 64 * 8
 
 
 def test_compute_and_memory_limit_the_samples(monkeypatch):
     monkeypatch.setattr(effort, "SWEEP_MACS", 100 * of().macs)
-    assert of().samples == 100
+    assert of().samples == 100 and not of().thorough
     assert of(2).samples == 50
     monkeypatch.setattr(effort, "SWEEP_MACS", 1.0)
     assert of().samples == effort.LEAST_SAMPLES
