@@ -41,3 +41,17 @@ def remember(
         "done": [*known.get("done", []), {"by": text, "sites": list(sites)}],
     }
     model.metadata_props[KEY] = json.dumps(record, sort_keys=True)
+
+
+def remaining(record: dict[str, Any], *, macs: tuple[int, int], parameters: tuple[int, int]) -> str:
+    """What is left of a model, in words: "MACs 200 -> 50 (0.250 of the original), parameters ...".
+
+    Args:
+        record: As `original` gave it before.
+        macs: Before and after.
+        parameters: Likewise.
+    """
+    return ", ".join(
+        f"{title} {before:,} -> {after:,} ({after / max(1, int(record.get(name, before))):.3f} of the original)"
+        for title, name, (before, after) in (("MACs", "macs", macs), ("parameters", "parameters", parameters))
+    )

@@ -31,6 +31,7 @@ from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
 from irc.passes.pruning import history
 from irc.passes.pruning.allocation import Scope
 from irc.passes.pruning.criteria import CriterionName
+from irc.passes.pruning.decided import figures
 from irc.passes.pruning.decision import Pruning
 from irc.passes.pruning.places import Place
 from irc.passes.pruning.proof import proved
@@ -164,25 +165,21 @@ class PruneChannels(Pass):
         places = [_match(site)[1] for site in sites]
         alive = surviving(pruning.propagation, ((p.groups, p.family, pruning.kept(p)) for p in places))
         costs, model = pruning.goal.costs, pruning.model
-        before = {"macs": costs.macs(), "parameters": costs.parameters()}
-        after = {"macs": costs.macs(alive), "parameters": costs.parameters(alive)}
-        whole = {name: int(pruning.original.get(name, count)) for name, count in before.items()}
+        macs = costs.macs(), costs.macs(alive)
+        parameters = costs.parameters(), costs.parameters(alive)
         repair = pruning.repair(alive)
         cut(model, pruning.propagation, alive)
         proof = proved(pruning.propagation, pruning.modes, alive, model, ctx) if ctx.prove else None
         apply_weights(model, pruning.layers, repair)
         history.remember(
             model,
-            macs=before["macs"],
-            parameters=before["parameters"],
+            macs=macs[0],
+            parameters=parameters[0],
             widths={place.id: place.family.width for place in pruning.places},
             text=pruning.text,
             sites=[place.id for place in pruning.open],
         )
-        shares = [
-            f"{title} {before[name]:,} -> {after[name]:,} ({after[name] / max(1, whole[name]):.3f} of the original)"
-            for title, name in (("MACs", "macs"), ("parameters", "parameters"))
-        ]
+        shares = [history.remaining(pruning.original, macs=macs, parameters=parameters)]
         if not ctx.decisions.replaying and not pruning.goal.is_met(alive):
             shares.append(f"above {pruning.goal.text}, which was asked for")
         shares += [text for text in (str(repair["remark"]), proof) if text]
@@ -192,13 +189,7 @@ class PruneChannels(Pass):
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
     ) -> dict[str, float] | None:
         """The share of its score that each family lost: not an error of outputs, but the same order of magnitude and cheap."""
-        found: dict[str, float] = {}
-        for key in ctx.decisions.asked:
-            name, _slash, rest = key.partition("/")
-            site = rest.rpartition("/")[0]
-            if name == self.name and site in sites:
-                found[site] = float(ctx.decisions.remember(key, dict)["loss"])
-        return found
+        return figures(ctx.decisions, self.name, sites, "loss")
 
 
 def _match(site: Site) -> tuple[Pruning, Place]:

@@ -25,6 +25,7 @@ import onnx_ir as ir
 from irc.analysis.model_cost import cost
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
 from irc.passes.pruning import history
+from irc.passes.pruning.decided import figures
 from irc.passes.pruning.layers.branch_costs import BranchCosts
 from irc.passes.pruning.layers.branch_removal import put_constant, tidy
 from irc.passes.pruning.layers.layer_decision import LayerPruning, percent
@@ -130,10 +131,6 @@ class PruneLayers(Pass):
         before, together = pruning.before, float(pruning.decision(branches[0])["together"])
         tidy(pruning.model, branches)
         after = BranchCosts(pruning.model, cost(pruning.model)).without(())
-        whole = {
-            "macs": int(pruning.original.get("macs", before.macs)),
-            "parameters": int(pruning.original.get("parameters", before.parameters)),
-        }
         history.remember(
             pruning.model,
             macs=before.macs,
@@ -142,24 +139,16 @@ class PruneLayers(Pass):
             text=pruning.text,
             sites=pruning.open,
         )
-        return Remark(
-            f"MACs {before.macs:,} -> {after.macs:,} ({after.macs / max(1, whole['macs']):.3f} of the original), "
-            f"parameters {before.parameters:,} -> {after.parameters:,} "
-            f"({after.parameters / max(1, whole['parameters']):.3f} of the original); "
-            f"output error of all that was chosen {percent(together)}"
+        left = history.remaining(
+            pruning.original, macs=(before.macs, after.macs), parameters=(before.parameters, after.parameters)
         )
+        return Remark(f"{left}; output error of all that was chosen {percent(together)}")
 
     def site_errors(
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
     ) -> dict[str, float] | None:
         """The error of the model's outputs when each branch, or its layer, goes alone."""
-        found: dict[str, float] = {}
-        for key in ctx.decisions.asked:
-            name, _slash, rest = key.partition("/")
-            site = rest.rpartition("/")[0]
-            if name == self.name and site in sites:
-                found[site] = float(ctx.decisions.remember(key, dict)["error"])
-        return found
+        return figures(ctx.decisions, self.name, sites, "error")
 
 
 def _match(site: Site) -> tuple[LayerPruning, Branch]:

@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
 from irc.passes.pruning import history
+from irc.passes.pruning.decided import figures
 from irc.passes.pruning.merging.decision import MergePlace, Merging
 from irc.passes.pruning.proof import proved
 from irc.passes.pruning.rounding import RoundTo
@@ -128,10 +129,8 @@ class MergeChannels(Pass):
         merging = _match(sites[0])[0]
         places = [_match(site)[1] for site in sites]
         alive, costs, model = merging.alive(places), merging.widths.costs, merging.model
-        counts = {
-            "macs": (costs.macs(), costs.macs(alive)),
-            "parameters": (costs.parameters(), costs.parameters(alive)),
-        }
+        macs = costs.macs(), costs.macs(alive)
+        parameters = costs.parameters(), costs.parameters(alive)
         merges = [merge for place in places for merge in merging.merges(place)]
         proof: list[str] = []
 
@@ -139,17 +138,13 @@ class MergeChannels(Pass):
             proof.append(proved(merging.propagation, [merging.groups], alive, model, ctx))
 
         merging.edit(model, merges, alive, proof=prove if ctx.prove else None)
-        text = [
-            f"{title} {before:,} -> {after:,} ({after / max(1, int(merging.original.get(name, before))):.3f} of the original)"
-            for title, name in (("MACs", "macs"), ("parameters", "parameters"))
-            for before, after in [counts[name]]
-        ]
+        text = [history.remaining(merging.original, macs=macs, parameters=parameters)]
         if not ctx.decisions.replaying and not merging.widths.is_met(alive):
             text.append(f"above {merging.widths.text}, which was asked for")
         history.remember(
             model,
-            macs=counts["macs"][0],
-            parameters=counts["parameters"][0],
+            macs=macs[0],
+            parameters=parameters[0],
             widths={place.id: place.family.width for place in merging.places},
             text=merging.text,
             sites=[place.id for place in merging.open],
@@ -160,13 +155,7 @@ class MergeChannels(Pass):
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
     ) -> dict[str, float] | None:
         """The share of their output energy that the layers lose which read each family."""
-        found: dict[str, float] = {}
-        for key in ctx.decisions.asked:
-            name, _slash, rest = key.partition("/")
-            site = rest.rpartition("/")[0]
-            if name == self.name and site in sites:
-                found[site] = float(ctx.decisions.remember(key, dict)["lost"])
-        return found
+        return figures(ctx.decisions, self.name, sites, "lost")
 
 
 def _match(site: Site) -> tuple[Merging, MergePlace]:

@@ -28,6 +28,7 @@ from irc.decisions import Decision
 from irc.errors import UsageError
 from irc.options import format_call
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
+from irc.passes.pruning.decided import figures
 from irc.passes.pruning.sparsity.sparse_layer import Criterion, Goal, Sparse, SparseLayer, input_norms, scores
 from irc.passes.pruning.sparsity.sparse_mask import Array, Pattern
 from irc.passes.pruning.sparsity.sparse_shares import zeros_by_site
@@ -138,14 +139,7 @@ class Sparsify(Pass):
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
     ) -> dict[str, float] | None:
         """The error energy of each site's output on held-out samples; without data, the share of the weight's energy that is gone."""
-        found: dict[str, float] = {}
-        for key in ctx.decisions.asked:
-            site = key.removeprefix(f"{self.name}/").rpartition("#")[0]
-            if key.startswith(f"{self.name}/") and site in sites and key in ctx.decisions:
-                decision = ctx.decisions.remember(key, dict)
-                if "error" in decision:
-                    found[site] = float(decision["error"])
-        return found
+        return figures(ctx.decisions, self.name, sites, "error")
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
@@ -170,7 +164,7 @@ class Sparsify(Pass):
         state = zlib.crc32(
             np.ascontiguousarray(site.constant).tobytes(), zlib.crc32(f"{format_call(self.name, self)}{whole}".encode())
         )
-        return f"{self.name}/{site.id}#{state:08x}"
+        return f"{self.name}/{site.id}/{state:08x}"
 
     def _sparse(self, found: Sequence[SparseSite]) -> frozenset[str]:
         """The sites where there is nothing to do."""
