@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """How long convolutions of ONNX Runtime take by their number of channels: what `OrtTarget.channel_multiple` rests on.
 
-    python benchmarks/channel_staircase.py [--outer 16 64] [--depthwise]
+    python benchmarks/channel_staircase.py [--outer 16 64] [--depthwise] [--int8]
 
 A chain of 3x3 convolutions with Relu, `outer` channels to `inner` and back (or 1x1 and depthwise ones with `--depthwise`), one
-thread, the fastest of many runs, in ms by the number of inner channels.
+thread, the fastest of many runs, in ms by the number of inner channels; with `--int8` as `quantize` makes it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
@@ -45,6 +46,19 @@ def chain(outer: int, inner: int, *, depthwise: bool, pairs: int = 3, side: int 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
+    """In int8, calibrated with noise."""
+    from irc import PassManager, targets
+    from irc.calibration.data import FeedList, Sample
+    from irc.pass_base import Context
+
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    noise = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    context = Context(target=targets.parse("ort"), data=FeedList([Sample({"x": noise})]))
+    loaded = onnx_ir.serde.deserialize_model(model)
+    return onnx_ir.serde.serialize_model(PassManager(["quantize"], verify=False).run(loaded, context).model)
+
+
 def fastest(model: onnx.ModelProto, runs: int) -> float:
     """Of some runs, in ms."""
     options = ort.SessionOptions()
@@ -65,10 +79,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--outer", nargs="*", type=int, default=[16, 64])
     parser.add_argument("--depthwise", action="store_true")
+    parser.add_argument("--int8", action="store_true", help="quantized")
     parser.add_argument("--runs", type=int, default=60)
     given = parser.parse_args()
     for outer in given.outer:
-        found = [f"{i}: {fastest(chain(outer, i, depthwise=given.depthwise), given.runs):.3f}" for i in INNER]
+        found = []
+        for inner in INNER:
+            model = chain(outer, inner, depthwise=given.depthwise)
+            found.append(f"{inner}: {fastest(quantized(model) if given.int8 else model, given.runs):.3f}")
         print(f"{outer} outer channels; " + ", ".join(found))
 
 
