@@ -46,7 +46,7 @@ class PassRecord:
         nodes_before: Number of nodes before the pass.
         nodes_after: Number of nodes after the pass.
         seconds: Time the pass took, verification not included.
-        summary: What it says of all its sites together, or "".
+        summary: What it says of all its sites together, in one line or several, or "".
     """
 
     name: str
@@ -149,6 +149,6 @@ def _merged(records: Sequence[PassRecord]) -> PassRecord:
         skipped=list(skipped.values()),
         undone=undone,
         nodes_after=records[-1].nodes_after,
-        summary="; ".join(filter(None, (record.summary for record in records))),
+        summary="\n".join(filter(None, (record.summary for record in records))),
         seconds=sum(record.seconds for record in records),
     )

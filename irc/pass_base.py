@@ -106,7 +106,8 @@ class Remark:
     """What a pass says of a site it rewrote, for the ledger.
 
     Attributes:
-        text: In a user's words, with the figures, without a full stop: "output error 0.31 % -> 0.22 %".
+        text: In a user's words, with the figures, without a full stop: "output error 0.31 % -> 0.22 %". Of a site one line, of all
+            together one for each thing there is to say.
     """
 
     text: str

@@ -74,7 +74,7 @@ LOSSLESS = ",".join(
         "eliminate-dead-code",
     )
 )
-PRUNING = "prune-channels{{loss={:g}}}"
+PRUNING = "prune-channels{{loss={:g},round_to=int8}}"
 LOSS = 0.005
 """Half of the loss that `-O3` may cost by default; the other half is for what quantization adds."""
 _LEVELS = {

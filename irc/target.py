@@ -241,7 +241,7 @@ class Target(abc.ABC):
         """
         return None
 
-    def channel_multiple(self, node: ir.Node, width: int) -> int:
+    def channel_multiple(self, node: ir.Node, width: int, *, integers: bool = False) -> int:
         """Of what the number of channels should be a multiple that an axis of a product is cut to.
 
         Kernels pad channels to blocks: what is no multiple costs as much as the next one, or more. By default every
@@ -250,6 +250,7 @@ class Target(abc.ABC):
         Args:
             node: A Conv, MatMul, Gemm or the like, which reads or makes the channels.
             width: How many channels there are before the cut.
+            integers: Whether it is going to have int8 operands, where it has none yet.
         """
         return 1
 

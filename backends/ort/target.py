@@ -67,10 +67,18 @@ from irc.coverage import Coverage
 from irc.errors import PassOptionError
 from irc.ledger import Ledger
 from irc.runner import Runner
-from irc.target import QuantizationStyle, Rule, Target
+from irc.target import QuantizationStyle, Rule, Target, has_quantized_operands, operand_shape
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "QLinearConv", "ConvInteger"})
 """Operators whose kernels work on blocks of channels."""
+INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
+
+
+def _has_wide_kernel(node: ir.Node) -> bool:
+    """Whether a convolution has one group and a kernel larger than 1x1."""
+    shape = operand_shape(node.inputs[1]) if len(node.inputs) > 1 else None
+    wide = shape is not None and any(isinstance(size, int) and size > 1 for size in list(shape)[2:])
+    return wide and node.attributes.get_int("group", 1) == 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,17 +145,19 @@ class OrtTarget(Target):
         """What was measured of the runtime's own fusions in its versions, on x86-64."""
         return self.cpu != "arm64" and is_slow(node, reader, opset, self.version or installed_version())
 
-    def channel_multiple(self, node: ir.Node, width: int) -> int:
+    def channel_multiple(self, node: ir.Node, width: int, *, integers: bool = False) -> int:
         """16 for a convolution, 4 where there are fewer; 1 for matrix products, whose time is smooth.
 
         Measured on x86-64 with one thread (`benchmarks/channel_staircase.py`): 52 to 64 channels of a float32 3x3 Conv take 3.0 ms and
-        36 to 48 take 2.2, but 63 take 3.5. Fewer than 16 gain little (16, 12, 8 and 4: 0.21, 0.20, 0.17 and 0.14 ms), and in int8 they
-        lose (0.10, 0.13, 0.12 and 0.12 ms; depthwise 0.06, 0.14, 0.08 and 0.11): the kernel that copies no patches together makes at
-        least 16 channels, and depthwise multiples of 16 (`MlasConvSymPackWSize` of the runtime).
+        36 to 48 take 2.2, but 63 take 3.5. Below 16 every fourth is a step, lower than 16 only for float kernels larger than 1x1 of
+        one group: 16, 12, 8 and 4 take 0.21, 0.20, 0.17 and 0.14 ms, but 0.10, 0.13, 0.12 and 0.12 in int8, and depthwise
+        0.06, 0.14, 0.08 and 0.11: the kernel that copies no patches together makes at least 16 channels, and depthwise
+        multiples of 16 (`MlasConvSymPackWSize` of the runtime).
         """
         if node.op_type not in CONVOLUTIONS:
             return 1
-        return 16 if width >= 16 else 4
+        integers = integers or node.op_type in INTEGER_CONVOLUTIONS or has_quantized_operands(node)
+        return 16 if width > 16 or (width == 16 and (integers or not _has_wide_kernel(node))) else 4
 
     def coverage(self, runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
         """Reads ONNX Runtime's own optimized graph of the artifact."""

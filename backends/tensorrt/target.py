@@ -74,13 +74,13 @@ class TensorRtTarget(Target):
             return f"compute capability {old[0]} has no bfloat16; it begins with 80"
         return None
 
-    def channel_multiple(self, node: ir.Node, width: int) -> int:
+    def channel_multiple(self, node: ir.Node, width: int, *, integers: bool = False) -> int:
         """8 for float products and 16 for int8 ones, as tensor cores want them; declared, not measured.
 
         Source: NVIDIA, Deep Learning Performance Guide, "Tensor Core Requirements": 16 bytes, that is 8 elements of
         float16 and 16 of int8.
         """
-        return 16 if has_quantized_operands(node) else 8
+        return 16 if integers or has_quantized_operands(node) else 8
 
     def coverage(self, runner: Runner, file: Path, float_nodes: Sequence[tuple[str, str]], ledger: Ledger) -> Coverage:
         """The spelling alone: which operators have int8 operands in the file. Nothing is built or executed."""

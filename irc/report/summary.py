@@ -125,8 +125,7 @@ def _record_lines(record: PassRecord, verbose: bool) -> Iterator[str]:
     if record.rewritten or real or record.undone or verbose:
         seconds = f", {record.seconds:.2f} s" if verbose else ""
         yield f"  {record.name:30s} {', '.join(counts)}{seconds}"
-    if record.summary:
-        yield f"      {record.summary}"
+    yield from (f"      {line}" for line in record.summary.splitlines())
     if verbose:
         for kind, entries in (("rewritten", record.rewritten), ("skipped", record.skipped), ("undone", record.undone)):
             for entry in entries:

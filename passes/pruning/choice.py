@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irc.errors import UsageError
-from irc.passes.pruning.allocation import Widths, allocation, cut_only
-from irc.passes.pruning.budget import meeting
+from irc.passes.pruning.allocation import Widths, cut_only
 from irc.passes.pruning.candidate import Candidate
 from irc.passes.pruning.goal import Goal
-from irc.passes.pruning.measured_allocation import PROBED, sensitivities, widths_by_sensitivity
+from irc.passes.pruning.goal_widths import GoalWidths
+from irc.passes.pruning.measured_allocation import PROBED, sensitivities
 from irc.passes.pruning.repair.repairer import Repaired, Repairer, RepairName
-from irc.passes.pruning.survivors import legal, of_widths
+from irc.passes.pruning.survivors import legal, of_widths, settled
 
 if TYPE_CHECKING:
     from irc.passes.pruning.decision import Pruning
@@ -46,20 +46,13 @@ class Choice:
     name: str
     random: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
-    def remark(self, found: Repaired, repairer: Repairer) -> str:
-        """What selection and repair came to, in words."""
-        kind, batches = repairer.distance.describe(), repairer.batches
-        held, total = batches.held_samples, batches.held_samples + batches.fit_samples
-        where = f"{held} {'sample' if held == 1 else 'samples'} held out of {total}"
-        if not batches.apart:
-            where = "the only sample, none being held out"
-        steps = ", ".join(f"{name} {distance:.3g}" for name, distance in found.steps.items())
-        text = f"{kind} on {where}: {steps}; {found.how} taken"
+    def describe(self) -> Iterator[str]:
+        """What selection came to, in words: a line each of channels at random and of the widths that competed."""
         if self.random:
-            text += "; as many channels at random: " + ", ".join(f"{k} {d:.3g}" for k, d in self.random.items())
+            yield "selection: as many channels at random: " + ", ".join(f"{k} {d:.3g}" for k, d in self.random.items())
         if len(self.distances) > 1:
-            text += "; widths " + ", ".join(f"{name} {d:.3g}" for name, d in self.distances.items())
-        return text
+            tried = ", ".join(f"{name} {distance:.3g}" for name, distance in self.distances.items())
+            yield f"widths, repaired in one way: {tried}; {self.name} taken"
 
 
 NO_CHOICE = Choice({}, None, {}, "")
@@ -108,19 +101,20 @@ class _Chooser:
         """
         measured = self._pruning.scope == MEASURED and goal.ratio is None
         scope = "family" if self._pruning.scope == MEASURED else self._pruning.scope
-        plain = self._legal(lambda: self._by_share(goal, scope))
+        propagation, meeting = self._pruning.propagation, GoalWidths(self._candidates, goal, self._pruning)
+        plain = settled(propagation, lambda: meeting.by_share(scope))
         found = {UNIFORM if scope == "family" else scope: plain}
         if measured and cut_only(plain):
             for name, sensitivity in self._sensitivities.items():
-                widths = self._legal(lambda sensitivity=sensitivity: self._by_sensitivity(goal, sensitivity))  # type: ignore[misc]
+                widths = settled(propagation, functools.partial(meeting.by_sensitivity, sensitivity))
                 if widths not in found.values():
                     found[name] = widths
         if len(found) == 1 and goal.loss is None:
             ((name, widths),) = found.items()
             return Choice(widths, None, {}, name)
         # Making one legal may have ranked an atom first that another lost: all are looked at again.
-        found = {name: legal(self._pruning.propagation, widths) for name, widths in found.items()}
-        alive = [of_widths(self._pruning.propagation, widths) for widths in found.values()]
+        found = {name: legal(propagation, widths) for name, widths in found.items()}
+        alive = [of_widths(propagation, widths) for widths in found.values()]
         firsts = dict(zip(found, self._repairer.firsts(alive, self._pruning.options.repair), strict=True))
         distances = {name: first.distance for name, first in firsts.items()}
         best = min(distances, key=lambda name: distances[name])
@@ -164,30 +158,6 @@ class _Chooser:
                 low = middle + 1
         return found or Choice({candidate: candidate.width for candidate in self._candidates}, None, {}, "")
 
-    def _legal(self, wanted: Callable[[], Widths]) -> Widths:
-        """Widths at which no value becomes empty: where one would, its best atom is ranked first, and they are found anew."""
-        for _ in range(8):
-            asked = wanted()
-            widths = legal(self._pruning.propagation, asked)
-            if widths == asked:
-                break
-        return widths
-
-    def _by_share(self, goal: Goal, scope: str) -> Widths:
-        allocate = allocation(self._candidates, scope)
-        if goal.ratio is not None:
-            return allocate(goal.ratio)
-        result = meeting(allocate, lambda widths: self._cost(goal, widths), goal.limit)
-        if result is None:
-            raise self._pruning.unreachable(self._cost(goal, allocate(1.0)))
-        return result
-
-    def _by_sensitivity(self, goal: Goal, sensitivity: Mapping[Candidate, float]) -> Widths:
-        result = widths_by_sensitivity(
-            self._candidates, sensitivity, lambda widths: self._cost(goal, widths), goal.limit
-        )
-        return result if result is not None else self._by_share(goal, "family")
-
     def _probed(self, widths: Widths) -> float:
         propagation, probes = self._pruning.propagation, len(self._shares) * len(self._candidates)
         (candidate,) = widths
@@ -195,6 +165,3 @@ class _Chooser:
         self._probes += 1
         alive = of_widths(propagation, legal(propagation, widths))
         return self._repairer.probe(alive, probes=probes)
-
-    def _cost(self, goal: Goal, widths: Widths) -> float:
-        return goal.cost(of_widths(self._pruning.propagation, widths))

@@ -14,11 +14,14 @@ from irc.analysis.channels.costs import ChannelCosts
 from irc.errors import UsageError
 
 if TYPE_CHECKING:
+    from irc.passes.pruning.merging.merge_channels import MergeChannels
     from irc.passes.pruning.prune_channels import PruneChannels
 
 Array = np.ndarray[Any, Any]
 ROUNDING = 1 + 1e-9
 """Shares of sums of times are not exact."""
+NOTHING_SAVED = 0.95
+"""Of the time; what cuts save beyond it is no more than noise."""
 
 
 class Goal:
@@ -28,16 +31,16 @@ class Goal:
         options: The pass.
         modes: Solved groups, one or two.
         original: What the model was before it was pruned first; see `history`.
-        milliseconds: Predicted time of survivors, of the whole model for None; asked for where the budget is a latency.
+        milliseconds: Predicted time of survivors, of the whole model for None; needed where the budget is a latency.
         timed: Whether times can be measured: a loss then buys time, else MACs.
     """
 
     def __init__(
         self,
-        options: PruneChannels,
+        options: PruneChannels | MergeChannels,
         modes: Sequence[ChannelGroups],
         original: Mapping[str, Any],
-        milliseconds: Callable[[Array | None], float],
+        milliseconds: Callable[[Array | None], float] | None = None,
         *,
         timed: bool = True,
     ) -> None:
@@ -45,8 +48,9 @@ class Goal:
         self._milliseconds = milliseconds
         self._currency = "latency" if timed else "macs"
         self._known: dict[tuple[str, bytes | None], float] = {}
-        self.ratio, self.loss = options.ratio, options.loss
-        given = {"macs": options.macs, "parameters": options.parameters, "latency": options.latency}
+        self.ratio: float | None = options.ratio
+        self.loss: float | None = getattr(options, "loss", None)
+        given = {name: getattr(options, name, None) for name in ("macs", "parameters", "latency")}
         self.name = next((name for name, share in given.items() if share is not None), "ratio")
         self.share = float(given.get(self.name) or 1.0)
 
@@ -66,6 +70,7 @@ class Goal:
         key = (self.name, None if alive is None else alive.tobytes())
         if key not in self._known:
             if self.name == "latency":
+                assert self._milliseconds is not None
                 self._known[key] = self._milliseconds(alive)
             else:
                 self._known[key] = self.costs.macs(alive) if self.name == "macs" else self.costs.parameters(alive)
@@ -87,30 +92,37 @@ class Goal:
         given = self.ratio if self.ratio is not None else self.share if self.loss is None else self.loss
         return f"{self.name if self.loss is None else 'loss'}={given:g}"
 
-    def is_met(self, alive: Array | None) -> bool:
-        """Whether survivors are within it; always where it is a ratio or a loss."""
-        return self.ratio is not None or self.loss is not None or self.cost(alive) <= self.limit
+    @property
+    def budgeted(self) -> bool:
+        """Whether survivors can miss it: it is neither a ratio nor a loss."""
+        return self.name != "ratio" and self.loss is None
 
-    def unreachable(self, least: float, *, statistics: bool, cuttable: bool, refused: str = "") -> UsageError:
+    def is_met(self, alive: Array | None) -> bool:
+        """Whether survivors are within it."""
+        return not self.budgeted or self.cost(alive) <= self.limit
+
+    def unreachable(self, least: float, *, cuttable: bool, statistics: bool = False, nothing: str) -> UsageError:
         """The error where it cannot be met.
 
         Args:
             least: What can be reached.
-            statistics: Whether there are families that a statistic runs over.
             cuttable: Whether there is any family that may be cut.
-            refused: Why those must not be that are there, if none may.
+            statistics: Whether `statistics=true` would allow more.
+            nothing: What there is to say where nothing may be cut.
         """
         options = self._options
+        if self.name == "latency" and least > NOTHING_SAVED * self.whole:
+            return UsageError(
+                f"{options.name}: {self.text} cannot be reached: narrower channels save nothing of the {self.whole:.3g} ms that an "
+                "inference takes here; give macs instead"
+            )
         helping = {
-            "statistics=true": not options.statistics and statistics,
+            "statistics=true": statistics,
             "round_to=1": cuttable and options.round_to != 1,
             "a larger largest_cut": cuttable,
         }
         advice = ", ".join(text for text, helps in helping.items() if helps)
-        if advice:
-            what = f"ask for less, or allow more: {advice}"
-        else:
-            what = f"no family may be cut: {refused}" if refused else "there is no family to cut"
+        what = f"ask for less, or allow more: {advice}" if advice else nothing
         return UsageError(
             f"{options.name}: {self.text} cannot be reached, only {least / max(1e-9, self.whole):.3g}; {what}"
         )

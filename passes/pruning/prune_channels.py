@@ -28,19 +28,15 @@ import onnx_ir as ir
 from irc.channel_surgery import cut
 from irc.errors import UsageError
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
-from irc.passes.pruning import history
 from irc.passes.pruning.allocation import Scope
 from irc.passes.pruning.criteria import CriterionName
 from irc.passes.pruning.decided import figures
-from irc.passes.pruning.decision import Pruning
+from irc.passes.pruning.decision import OF_COURSE, Pruning
 from irc.passes.pruning.places import Place
 from irc.passes.pruning.proof import proved
 from irc.passes.pruning.repair.repairer import RepairName, apply_weights
-from irc.passes.pruning.rounding import RoundTo
-from irc.passes.pruning.survivors import surviving
+from irc.passes.pruning.rounding import RoundTo, require_multiple
 
-OF_COURSE = ("kernel axis",)
-"""Kinds of reasons that hold for every convolution, and are told once for all."""
 MAX_LISTED = 6
 
 
@@ -70,7 +66,8 @@ class PruneChannels(Pass):
         mode: What is cut of heads and groups: whole ones ("rows"), as many members of each ("columns"), or "both".
         statistics: Whether families are cut that a LayerNormalization or a mean runs over, such as a transformer's residual
             stream: what survives is then normalized differently.
-        round_to: Channels are cut to multiples of this; "target" asks the target what its kernels want.
+        round_to: Channels are cut to multiples of this; "target" asks the target what its kernels want, "int8" what
+            they will once the model is quantized.
         minimum: Smallest width of a family.
         largest_cut: Largest share that goes of one family, 0 to 1.
         allow_output: Outputs of the model that may get narrower, such as embeddings.
@@ -111,8 +108,7 @@ class PruneChannels(Pass):
             raise ValueError(f"ratio is {self.ratio:g} and largest_cut {self.largest_cut:g}; raise largest_cut")
         if self.minimum < 1:
             raise ValueError(f"minimum is {self.minimum}; it must be at least 1")
-        if self.round_to != "target" and self.round_to < 1:
-            raise ValueError(f"round_to is {self.round_to}; it must be at least 1, or target")
+        require_multiple(self.round_to)
 
     @property
     def narrows(self) -> tuple[str, ...]:
@@ -132,20 +128,9 @@ class PruneChannels(Pass):
                     f"{self.name}: allow_output={name} is no output; there are {', '.join(map(str, known))}"
                 )
         pruning = Pruning(model, self, ctx)
-        if pruning.repeated:
-            yield Skip(None, "the model was pruned by these options before")
-            return
-        pruning.require_data()
-        if not ctx.decisions.replaying:
-            pruning.require_reachable()
-        for place in pruning.places:
-            if place.refused is not None:
-                yield Skip(place.node, place.refused, place.id)
-            elif why := str(pruning.decision(place)["why"]):
-                yield Skip(place.node, why, place.id)
-            else:
-                yield Site(place.node, (pruning, place), place.id)
-        yield from _pinned(pruning)
+        yield from pruning.sites()
+        if not pruning.repeated:
+            yield from _pinned(pruning)
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | Remark | None:
         """Accepts one family; `finish` makes the cut."""
@@ -163,27 +148,13 @@ class PruneChannels(Pass):
         """Cuts all accepted families at once."""
         pruning = _match(sites[0])[0]
         places = [_match(site)[1] for site in sites]
-        alive = surviving(pruning.propagation, ((p.groups, p.family, pruning.kept(p)) for p in places))
-        costs, model = pruning.goal.costs, pruning.model
-        macs = costs.macs(), costs.macs(alive)
-        parameters = costs.parameters(), costs.parameters(alive)
+        alive, model = pruning.alive(places), pruning.model
         repair = pruning.repair(alive)
         cut(model, pruning.propagation, alive)
         proof = proved(pruning.propagation, pruning.modes, alive, model, ctx) if ctx.prove else None
         apply_weights(model, pruning.layers, repair)
-        history.remember(
-            model,
-            macs=macs[0],
-            parameters=parameters[0],
-            widths={place.id: place.family.width for place in pruning.places},
-            text=pruning.text,
-            sites=[place.id for place in pruning.open],
-        )
-        shares = [history.remaining(pruning.original, macs=macs, parameters=parameters)]
-        if not ctx.decisions.replaying and not pruning.goal.is_met(alive):
-            shares.append(f"above {pruning.goal.text}, which was asked for")
-        shares += [text for text in (str(repair["remark"]), proof) if text]
-        return Remark(", ".join(shares))
+        lines = (pruning.record_cut(alive), str(repair["remark"]), pruning.selection(alive), proof)
+        return Remark("\n".join(line for line in lines if line))
 
     def site_errors(
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,16 @@ def legal(propagation: Propagation, widths: Widths) -> Widths:
         Cut(propagation.model, propagation, of_widths(propagation, widths)).check()
     except ModelError:
         return _one_by_one(propagation, widths)
+    return widths
+
+
+def settled(propagation: Propagation, wanted: Callable[[], Widths]) -> Widths:
+    """Legal widths: where a value would become empty, its best atom is ranked first, and widths are found anew."""
+    for _ in range(8):
+        asked = wanted()
+        widths = legal(propagation, asked)
+        if widths == asked:
+            break
     return widths
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,8 @@ import onnx_ir as ir
 from irc.analysis.model_cost import cost
 from irc.decisions import Decision
 from irc.errors import UsageError
-from irc.options import format_call
 from irc.pass_base import Context
-from irc.passes.pruning import history
+from irc.passes.pruning.decided import SiteDecisions, has_data
 from irc.passes.pruning.layers.branch_costs import BranchCosts, Cost
 from irc.passes.pruning.layers.layer_choice import NOTHING, Chosen, Demand, Unit, choose
 from irc.passes.pruning.layers.repeated_layers import repeated_layers
@@ -27,8 +25,11 @@ if TYPE_CHECKING:
 EPSILON = 1e-9
 
 
-class LayerPruning:
+class LayerPruning(SiteDecisions):
     """One model under one set of options.
+
+    A decision says "why" a branch stays, empty if it goes; "constant", what stays of it; "error" of the outputs when its unit goes
+    alone, and "together" with all that goes.
 
     Args:
         model: The model to rewrite; unchanged.
@@ -36,19 +37,18 @@ class LayerPruning:
         ctx: Data, decisions and selection.
 
     Attributes:
-        model: The model.
         found: All residual branches and other sums, in order.
         refused: Why branches must not go.
         units: What goes together.
         costs: Of the model as it is before anything is rewritten.
         before: Of everything.
         saved: What goes with each branch alone.
-        original: What the model was before it was pruned first; see `history`.
-        repeated: Whether it was pruned by the same options before.
     """
 
+    options: PruneLayers
+
     def __init__(self, model: ir.Model, options: PruneLayers, ctx: Context) -> None:
-        self.model, self._options, self._ctx = model, options, ctx
+        super().__init__(model, options, ctx)
         nodes = cost(model)
         self.costs = BranchCosts(model, nodes)
         self.before = self.costs.without(())
@@ -59,13 +59,7 @@ class LayerPruning:
             if reason is not None:
                 self.refused[branch] = reason
         self.units = self._units()
-        self.saved = {branch: self._saved_by(branch) for unit in self.units for branch in unit}
-        self.text = format_call(options.name, options)
-        self.original = history.original(model)
-        self.open = [branch.id for unit in self.units for branch in unit]
-        self.repeated = history.is_repeated(self.original, self.text, self.open)
-        seen = f"{self.text};{','.join(self.open)};{len(self.found)};{self.before}"
-        self._fingerprint = f"{zlib.crc32(seen.encode()):08x}"
+        self.saved = {branch: self._saved_by(branch) for branch in self.open}
 
     def _saved_by(self, branch: Branch) -> Cost:
         left = self.costs.without([branch])
@@ -75,7 +69,7 @@ class LayerPruning:
         return [item for item in self.found if not isinstance(item, NoBranch)]
 
     def _units(self) -> list[Unit]:
-        if self._options.unit == "branch":
+        if self.options.unit == "branch":
             return [(branch,) for branch in self._branches() if branch not in self.refused]
         units = []
         for unit in repeated_layers([branch for branch in self._branches() if branch.refused is None]):
@@ -89,26 +83,26 @@ class LayerPruning:
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
-    def decision(self, branch: Branch) -> Decision:
-        """What becomes of a branch.
+    @functools.cached_property
+    def open(self) -> list[Branch]:
+        """The branches that may go."""
+        return [branch for unit in self.units for branch in unit]
 
-        "why" it stays, empty if it goes; "constant", what stays of it; "error" of the outputs when its unit goes alone, and
-        "together" with all that goes.
-        """
-        key = f"{self._options.name}/{branch.id}/{self._fingerprint}"
-        return self._ctx.decisions.remember(key, lambda: self._decided[branch])
+    @property
+    def _facts(self) -> str:
+        return f"{','.join(self._sites)};{len(self.found)};{self.before}"
 
     @functools.cached_property
-    def _decided(self) -> Mapping[Branch, Decision]:
+    def _decided(self) -> Mapping[str, Decision]:
         chosen = self._chosen()
-        found: dict[Branch, Decision] = {}
-        for branch in (branch for unit in self.units for branch in unit):
+        found: dict[str, Decision] = {}
+        for branch in self.open:
             why = chosen.unfit.get(branch, "")
             if not why and branch not in chosen.constants:
                 why = f"it stays: {self.asked_text} is met without it"
                 if branch in chosen.alone:
                     why += f", and the output error would be {percent(chosen.alone[branch])} if it went alone"
-            found[branch] = {
+            found[branch.id] = {
                 "why": why,
                 "constant": np.asarray(chosen.constants.get(branch, NOTHING)),
                 "error": chosen.alone.get(branch, 0.0),
@@ -117,8 +111,8 @@ class LayerPruning:
         return found
 
     def _chosen(self) -> Chosen:
-        options, ctx = self._options, self._ctx
-        if ctx.data is None or ctx.runner is None:
+        options, ctx = self.options, self._ctx
+        if not has_data(ctx):
             raise UsageError(f"{options.name}: needs data; give --data")
         chosen = choose(
             self.model,
@@ -149,7 +143,7 @@ class LayerPruning:
     @property
     def asked_text(self) -> str:
         """What was asked for, as it was spelled."""
-        name, value = self._options.asked
+        name, value = self.options.asked
         return f"{name}={value:g}"
 
     def left(self, cost: Cost) -> float:
@@ -157,15 +151,15 @@ class LayerPruning:
         return self._counted(cost) / max(1, self._whole)
 
     def _counted(self, cost: Cost) -> int:
-        return cost.parameters if self._options.parameters is not None else cost.macs
+        return cost.parameters if self.options.parameters is not None else cost.macs
 
     @property
     def _whole(self) -> int:
-        name = "parameters" if self._options.parameters is not None else "macs"
+        name = "parameters" if self.options.parameters is not None else "macs"
         return int(self.original.get(name, self._counted(self.before)))
 
     def _demand(self) -> Demand:
-        name, value = self._options.asked
+        name, value = self.options.asked
         if name == "count":
             return Demand(met=lambda gone, of, cost: gone >= value, saved=lambda before, after: 1)
         if name == "ratio":
@@ -177,10 +171,10 @@ class LayerPruning:
         )
 
     def _unreachable(self, cost: Cost, gone: int) -> str:
-        name, _ = self._options.asked
+        name, _ = self.options.asked
         least = f"{gone} can go" if name in ("count", "ratio") else f"{self.left(cost):.3g} is left"
         advice = "ask for less" if self.units else "there is no residual branch to remove"
-        return f"{self._options.name}: {self.asked_text} cannot be reached, only {least}; {advice}"
+        return f"{self.options.name}: {self.asked_text} cannot be reached, only {least}; {advice}"
 
 
 def percent(error: float) -> str:

@@ -24,7 +24,6 @@ import onnx_ir as ir
 
 from irc.analysis.model_cost import cost
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
-from irc.passes.pruning import history
 from irc.passes.pruning.decided import figures
 from irc.passes.pruning.layers.branch_costs import BranchCosts
 from irc.passes.pruning.layers.branch_removal import put_constant, tidy
@@ -131,16 +130,8 @@ class PruneLayers(Pass):
         before, together = pruning.before, float(pruning.decision(branches[0])["together"])
         tidy(pruning.model, branches)
         after = BranchCosts(pruning.model, cost(pruning.model)).without(())
-        history.remember(
-            pruning.model,
-            macs=before.macs,
-            parameters=before.parameters,
-            widths={},
-            text=pruning.text,
-            sites=pruning.open,
-        )
-        left = history.remaining(
-            pruning.original, macs=(before.macs, after.macs), parameters=(before.parameters, after.parameters)
+        left = pruning.record(
+            macs=(before.macs, after.macs), parameters=(before.parameters, after.parameters), widths={}
         )
         return Remark(f"{left}; output error of all that was chosen {percent(together)}")
 

@@ -23,11 +23,12 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
-from irc.passes.pruning import history
 from irc.passes.pruning.decided import figures
-from irc.passes.pruning.merging.decision import MergePlace, Merging
+from irc.passes.pruning.merging.decision import Merging
+from irc.passes.pruning.merging.merge_edit import write_merges
+from irc.passes.pruning.places import Place
 from irc.passes.pruning.proof import proved
-from irc.passes.pruning.rounding import RoundTo
+from irc.passes.pruning.rounding import RoundTo, require_multiple
 
 SIMILARITY = 0.99
 
@@ -48,7 +49,8 @@ class MergeChannels(Pass):
         scope: Where a budget takes from: the same share of every "family"; of all families what loses least energy per unit of the
             budget ("global"); or "measured", what moves the outputs least by trials of each family, where that competes with the other
             two on samples held out. "auto" is "measured" with data and "global" without.
-        round_to: Channels are merged down to multiples of this; "target" asks the target what its kernels want.
+        round_to: Channels are merged down to multiples of this; "target" asks the target what its kernels want, "int8" what
+            they will once the model is quantized.
         minimum: Smallest width of a family.
         largest_cut: Largest share that goes of one family, 0 to 1.
 
@@ -83,8 +85,7 @@ class MergeChannels(Pass):
             raise ValueError(f"ratio is {self.ratio:g} and largest_cut {self.largest_cut:g}; raise largest_cut")
         if self.minimum < 1:
             raise ValueError(f"minimum is {self.minimum}; it must be at least 1")
-        if self.round_to != "target" and self.round_to < 1:
-            raise ValueError(f"round_to is {self.round_to}; it must be at least 1, or target")
+        require_multiple(self.round_to)
 
     @property
     def threshold(self) -> float | None:
@@ -98,25 +99,13 @@ class MergeChannels(Pass):
         Raises:
             UsageError: If a budget cannot be met, or data are asked for that are not there.
         """
-        merging = Merging(model, self, ctx)
-        if merging.repeated:
-            yield Skip(None, "the model was merged by these options before")
-            return
-        merging.require_data()
-        merging.require_reachable()
-        for place in merging.places:
-            if place.refused is not None:
-                yield Skip(place.node, place.refused, place.id)
-            elif why := str(merging.decision(place)["why"]):
-                yield Skip(place.node, why, place.id)
-            else:
-                yield Site(place.node, (merging, place), place.id)
+        yield from Merging(model, self, ctx).sites()
 
     def rewrite(self, site: Site, ctx: Context) -> Skip | Remark | None:
         """Accepts one family; `finish` makes the cut."""
         merging, place = _match(site)
         decision = merging.decision(place)
-        left, unread = int(merging.kept(place).sum()), int(decision["unread"])
+        left, unread = len(merging.kept(place)), int(decision["unread"])
         merged = place.family.width - left - unread
         positions = place.family.axes[0].positions
         unit = "channels" if positions == 1 else f"blocks of {positions} channels"
@@ -128,28 +117,15 @@ class MergeChannels(Pass):
         """Merges and cuts all accepted families at once."""
         merging = _match(sites[0])[0]
         places = [_match(site)[1] for site in sites]
-        alive, costs, model = merging.alive(places), merging.widths.costs, merging.model
-        macs = costs.macs(), costs.macs(alive)
-        parameters = costs.parameters(), costs.parameters(alive)
-        merges = [merge for place in places for merge in merging.merges(place)]
+        alive, model = merging.alive(places), merging.model
+        merges = [merge for place in places for merge in merging.merges(place, merging.decision(place))]
         proof: list[str] = []
 
         def prove() -> None:
-            proof.append(proved(merging.propagation, [merging.groups], alive, model, ctx))
+            proof.append(proved(merging.propagation, merging.modes, alive, model, ctx))
 
-        merging.edit(model, merges, alive, proof=prove if ctx.prove else None)
-        text = [history.remaining(merging.original, macs=macs, parameters=parameters)]
-        if not ctx.decisions.replaying and not merging.widths.is_met(alive):
-            text.append(f"above {merging.widths.text}, which was asked for")
-        history.remember(
-            model,
-            macs=macs[0],
-            parameters=parameters[0],
-            widths={place.id: place.family.width for place in merging.places},
-            text=merging.text,
-            sites=[place.id for place in merging.open],
-        )
-        return Remark(", ".join([*text, *proof]))
+        write_merges(model, merges, alive, merging.layers, proof=prove if ctx.prove else None)
+        return Remark(", ".join([merging.record_cut(alive), *proof]))
 
     def site_errors(
         self, before: ir.Model, after: ir.Model, sites: Sequence[str], ctx: Context
@@ -158,6 +134,6 @@ class MergeChannels(Pass):
         return figures(ctx.decisions, self.name, sites, "lost")
 
 
-def _match(site: Site) -> tuple[Merging, MergePlace]:
+def _match(site: Site) -> tuple[Merging, Place]:
     merging, place = site.match
     return merging, place

@@ -6,15 +6,16 @@ W[k] += a W[c],    b' += sum over c of W[c]^T b_c          W[c]: all rows of the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from irc.channel_surgery import cut
 from irc.passes.pruning.merging.family_readers import FamilyReader
-from irc.passes.pruning.repair.student import Update
-from irc.passes.pruning.repair.weighted_layers import WeightedLayer
+from irc.passes.pruning.repair.student import Student, Update, write_update
+from irc.passes.pruning.repair.weighted_layers import WeightedLayer, WeightedLayers
 
 Array = np.ndarray[Any, Any]
 
@@ -38,12 +39,34 @@ class Merge:
     offset: Array
 
 
-def updates_of(merges: Sequence[Merge]) -> list[Update]:
-    """The layers that read merged channels, with what they are to be once those are gone.
+def write_merges(
+    model: ir.Model,
+    merges: Sequence[Merge],
+    alive: Array,
+    layers: WeightedLayers,
+    *,
+    proof: Callable[[], None] | None = None,
+) -> None:
+    """Cuts a model that is as the analysed one was, and writes what the layers that read merged channels become.
 
     Args:
+        model: Changed.
         merges: Of all families, reader by reader.
+        alive: What survives.
+        layers: Of the analysed model.
+        proof: Called behind the cut, before anything is written.
     """
+    updates = _updates(merges)
+    cut(model, layers.propagation, alive)
+    if proof is not None:
+        proof()
+    student = Student(model, alive)
+    for update in updates:
+        write_update(student, update, layers)
+
+
+def _updates(merges: Sequence[Merge]) -> list[Update]:
+    """The layers that read merged channels, with what they are to be once those are gone."""
     found: dict[ir.Node, tuple[WeightedLayer, Array, Array]] = {}
     for merge in merges:
         reader = merge.reader

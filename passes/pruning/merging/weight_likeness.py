@@ -1,13 +1,9 @@
 """How like each other channels are by the weights that make them, where there are no data.
 
-Channels of one family are followed from what makes them to what reads them, pairwise: at every value
-
-    x_c ~ a x_k,    D[c, k] = E[(x_c - a x_k)^2],    E[c] = E[x_c^2]
-
-as if what the makers read were white noise of unit variance, so that rows p = (w, b) of a weight and its bias have a = p_c . p_k / |p_k|^2
-and D = |p_c - a p_k|^2. What lies between decides which a are possible: any where all of it is linear in the channel, positive ones behind
-Relu and the like, f(a x) = a f(x) for a > 0, and a = 1, equal channels, behind anything else. Depthwise filters, scales and biases by
-channel have to go along: y = d x + e asks for d_c a x_k + e_c ~ a' (d_k x_k + e_k).
+Channels of one family are followed from what makes them to what reads them, pairwise (`channel_relation`), as if what the makers read were
+white noise of unit variance, so that rows p = (w, b) of a weight and its bias have a = p_c . p_k / |p_k|^2 and D = |p_c - a p_k|^2. What
+lies between decides the law. Depthwise filters, scales and biases by channel have to go along: y = d x + e asks for
+d_c a x_k + e_c ~ a' (d_k x_k + e_k).
 
 Duplicates are found exactly. The size of what is lost otherwise is rough: activations are not white.
 """
@@ -17,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -25,13 +21,13 @@ import onnx_ir as ir
 from irc.analysis.channels import ChannelGroups, Family
 from irc.ir import constant
 from irc.passes.pruning.merging.channel_likeness import Likeness, Replacements, matrix_of, spread_out
+from irc.passes.pruning.merging.channel_relation import Law, Relation
 from irc.passes.pruning.merging.family_readers import FamilyAtoms, FamilyReader, NotMergeable
 from irc.passes.pruning.repair.weight_storage import bias_of
 from irc.passes.pruning.repair.weighted_layers import WeightedLayer, WeightedLayers
 from irc.passes.pruning.rotation.linear_operators import MOVES, PICKS, kind_of, where
 
 Array = np.ndarray[Any, Any]
-Law = Literal["linear", "positive", "equal"]
 LINEAR = frozenset(
     {
         *("Neg", "Dropout", "Cast", "ReduceMean", "ReduceSum", "Resize", "Upsample", "AveragePool", "Expand"),
@@ -52,21 +48,6 @@ FLOATING = frozenset(
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Relation:
-    """The channels of one value, pairwise.
-
-    Attributes:
-        scale: `[n, n]`: a.
-        apart: `[n, n]`: D.
-        energy: `[n]`: E; 0 for channels that are not there.
-    """
-
-    scale: Array
-    apart: Array
-    energy: Array
-
-
 def by_weights(
     family: Family, groups: ChannelGroups, layers: WeightedLayers, readers: Sequence[FamilyReader]
 ) -> Replacements:
@@ -79,7 +60,7 @@ def by_weights(
     return Replacements.of(readers, [_read(reader, relation) for reader, relation in zip(readers, found, strict=True)])
 
 
-def _read(reader: FamilyReader, relation: _Relation) -> Likeness:
+def _read(reader: FamilyReader, relation: Relation) -> Likeness:
     weight, mine = matrix_of(reader), np.flatnonzero(reader.reads)
     strength = np.square(weight[reader.elements[mine]]).sum(axis=(1, 2))
     own = relation.energy[mine] * strength
@@ -96,10 +77,10 @@ class _Walk:
         self._propagation, self._layers = groups.propagation, layers
         self._atoms = FamilyAtoms(family, groups)
         self._by_node = {layer.node: layer for layer in layers.all}
-        self._found: dict[ir.Value, _Relation] = {}
+        self._found: dict[ir.Value, Relation] = {}
         self._law: Law = "linear"
 
-    def relations(self, readers: Sequence[FamilyReader]) -> list[_Relation]:
+    def relations(self, readers: Sequence[FamilyReader]) -> list[Relation]:
         """How the channels of what each reader reads are related."""
         reading = {reader.layer.node for reader in readers}
         nodes = [node for node in self._propagation.model.graph if self._makes(node)]
@@ -114,7 +95,7 @@ class _Walk:
                 raise NotMergeable(f"without data, {where(node)}, which makes its channels, is not compared")
             else:
                 relation = self._followed(node, read)
-            relation = self._lawful(relation)
+            relation = relation.lawful()
             for value in node.outputs:
                 self._found[value] = self._held(relation, value)
         return [self._of(reader.layer.node, 0) for reader in readers]
@@ -125,7 +106,7 @@ class _Walk:
         varies = any(self._propagation.varies(value) for value in node.outputs)
         return varies and any(self._atoms.within(self._propagation.known(value)) for value in node.outputs)
 
-    def _held(self, relation: _Relation, value: ir.Value) -> _Relation:
+    def _held(self, relation: Relation, value: ir.Value) -> Relation:
         """The part of a relation that is in a value."""
         there = self._atoms.within(self._propagation.known(value))
         if len(there) == self._atoms.count:
@@ -144,7 +125,7 @@ class _Walk:
         found = [self._atoms.of(b.labels).ravel() for b in self._propagation.recorded(node, index).bundles]
         return max((int(np.bincount(atoms[atoms >= 0]).max(initial=0)) for atoms in found), default=0)
 
-    def _of(self, node: ir.Node, index: int) -> _Relation:
+    def _of(self, node: ir.Node, index: int) -> Relation:
         value = node.inputs[index]
         if value not in self._found:
             raise NotMergeable(f"without data, what {where(node)} reads is not followed")
@@ -179,29 +160,7 @@ class _Walk:
 
     # -- relations ------------------------------------------------------------------------------------------------
 
-    def _lawful(self, relation: _Relation) -> _Relation:
-        """What the law forbids is not alike at all."""
-        if self._law != "positive":
-            return relation
-        forbidden = relation.scale < 0
-        return _Relation(
-            np.where(forbidden, 0.0, relation.scale),
-            np.where(forbidden, relation.energy[:, None], relation.apart),
-            relation.energy,
-        )
-
-    def _fitted(self, products: Array, squares: Array) -> _Relation:
-        """From products `[n, n]` of channels that are linear in the same things, and their squares `[n]`."""
-        if self._law == "equal":
-            scale = np.ones_like(products)
-        else:
-            scale = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
-        apart = squares[:, None] - 2 * scale * products + np.square(scale) * squares
-        # What is left of equal numbers is rounding.
-        apart[apart <= 1e-14 * squares[:, None]] = 0.0
-        return _Relation(scale, apart, squares)
-
-    def _made(self, layer: WeightedLayer) -> _Relation:
+    def _made(self, layer: WeightedLayer) -> Relation:
         rows = self._outputs(layer)
         if rows.shape[1] > 1:
             raise NotMergeable("without data, blocks of several channels are not compared")
@@ -211,10 +170,9 @@ class _Walk:
         parts = [_taken(matrix, rows)]
         if (bias := self._bias(layer)) is not None:
             parts.append(_taken(bias[:, None], rows))
-        signature = np.concatenate(parts, axis=1)
-        return self._fitted(signature @ signature.T, np.square(signature).sum(axis=1))
+        return Relation.of(self._law, np.concatenate(parts, axis=1))
 
-    def _filtered(self, layer: WeightedLayer, before: _Relation) -> _Relation:
+    def _filtered(self, layer: WeightedLayer, before: Relation) -> Relation:
         """A depthwise convolution: the matrix of a group, `[K, N / G]`, is the filter of its channels."""
         matrices = self._matrices(layer)
         bundle = self._layers.labels_read(layer)
@@ -224,38 +182,9 @@ class _Walk:
         filters = _taken(matrices.reshape(len(matrices), -1), self._atoms.places(of_group))
         bias = self._bias(layer)
         shifts = np.zeros((self._atoms.count, 1)) if bias is None else _taken(bias[:, None], self._outputs(layer))
-        return self._affine(before, filters, shifts)
+        return before.affine(filters, shifts)
 
-    def _affine(self, before: _Relation, factors: Array, shifts: Array) -> _Relation:
-        """Follows y = d x + e with d `[n, P]` and e `[n, Q]` by channel."""
-        scale, energy = before.scale, before.energy
-        sizes, offsets = np.square(factors).sum(axis=1), np.square(shifts).sum(axis=1)
-        alike = factors @ factors.T
-        squares = sizes * energy + offsets
-        products = scale * alike * energy + shifts @ shifts.T
-        if self._law == "equal":
-            after = np.ones_like(scale)
-        else:
-            after = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
-        filtered = np.square(scale) * sizes[:, None] - 2 * scale * after * alike + np.square(after) * sizes
-        shifted = offsets[:, None] - 2 * after * (shifts @ shifts.T) + np.square(after) * offsets
-        apart = sizes[:, None] * before.apart + energy * np.maximum(filtered, 0.0) + np.maximum(shifted, 0.0)
-        apart[apart <= 1e-14 * squares[:, None]] = 0.0
-        return _Relation(after, apart, squares)
-
-    def _summed(self, parts: Sequence[_Relation]) -> _Relation:
-        """Of a sum of values, as if they were independent."""
-        squares = np.asarray(sum(part.energy for part in parts))
-        products = np.asarray(sum(part.scale * part.energy for part in parts))
-        if self._law == "equal":
-            scale = np.ones_like(products)
-        else:
-            scale = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
-        apart = np.asarray(sum(part.apart + np.square(part.scale - scale) * part.energy for part in parts))
-        apart[apart <= 1e-14 * squares[:, None]] = 0.0
-        return _Relation(scale, apart, squares)
-
-    def _followed(self, node: ir.Node, read: Sequence[int]) -> _Relation:
+    def _followed(self, node: ir.Node, read: Sequence[int]) -> Relation:
         kind = kind_of(node) or node.op_type
         if kind in PRODUCTS:
             raise NotMergeable(f"without data, channels are not followed through {where(node)}")
@@ -263,11 +192,13 @@ class _Walk:
             raise NotMergeable(f"without data, positions of channels are not followed through {where(node)}")
         parts = [self._of(node, index) for index in read]
         if kind == "Concat" and len(parts) > 1:
-            return self._joined(node, parts)
+            if np.sum([part.energy > 0 for part in parts], axis=0).max() > 1:
+                raise NotMergeable(f"without data, channels that {where(node)} has twice are not followed")
+            return Relation.joined(parts)
         if kind in ("Add", "Sub", "Sum") and len(parts) > 1:
-            return self._summed(parts)
+            return Relation.summed(parts)
         if len(parts) > 1:
-            return self._multiplied(parts)
+            return Relation.multiplied(parts)
         (before,) = parts
         if kind == "BatchNormalization":
             return self._normalized(node, before)
@@ -279,37 +210,18 @@ class _Walk:
         values = self._by_channel(node, labelled[0])
         one, none = np.ones((self._atoms.count, 1)), np.zeros((self._atoms.count, 1))
         if kind in ("Add", "Sub"):
-            return self._affine(before, one if read[0] == 0 or kind == "Add" else -one, values)
+            return before.affine(one if read[0] == 0 or kind == "Add" else -one, values)
         if kind == "Mul" or (kind == "Div" and read[0] == 0):
             with np.errstate(divide="ignore"):
-                return self._affine(before, values if kind == "Mul" else 1 / values, none)
+                return before.affine(values if kind == "Mul" else 1 / values, none)
         squares = np.square(values).sum(axis=1)
         unlike = np.maximum(squares[:, None] - 2 * values @ values.T + squares, 0.0)  # of the slopes of a PRelu
         return dataclasses.replace(before, apart=before.apart + before.energy * unlike)
 
-    def _joined(self, node: ir.Node, parts: Sequence[_Relation]) -> _Relation:
-        there = [part.energy > 0 for part in parts]
-        if np.sum(there, axis=0).max() > 1:
-            raise NotMergeable(f"without data, channels that {where(node)} has twice are not followed")
-        energy = np.asarray(sum(part.energy for part in parts))
-        scale, apart = np.zeros_like(parts[0].scale), np.repeat(energy[:, None], len(energy), axis=1)
-        for part, mine in zip(parts, there, strict=True):
-            square = np.ix_(mine, mine)
-            scale[square], apart[square] = part.scale[square], part.apart[square]
-        return _Relation(scale, apart, energy)
-
-    def _multiplied(self, parts: Sequence[_Relation]) -> _Relation:
-        """Values of equal channels, as if they were independent."""
-        apart, energy = parts[0].apart, parts[0].energy
-        for part in parts[1:]:
-            apart = apart * part.energy[:, None] + energy * part.apart
-            energy = energy * part.energy
-        return _Relation(np.ones_like(apart), apart, energy)
-
-    def _normalized(self, node: ir.Node, before: _Relation) -> _Relation:
+    def _normalized(self, node: ir.Node, before: Relation) -> Relation:
         scale, bias, mean, variance = (self._by_channel(node, index) for index in range(1, 5))
         factor = scale / np.sqrt(np.maximum(variance, 0.0) + node.attributes.get_float("epsilon", 1e-5))
-        return self._affine(before, factor, bias - mean * factor)
+        return before.affine(factor, bias - mean * factor)
 
     # -- constants ------------------------------------------------------------------------------------------------
 

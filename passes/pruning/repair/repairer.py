@@ -206,6 +206,20 @@ class Repairer:
         moments = self.moments[widest]
         return MILD if moments is not None and moments.count >= PLENTY * widest.layer.inputs else STRONG
 
+    def describe(self, repaired: Repaired) -> str:
+        """What repair came to, in words: of one that was tried at several dampings, the best."""
+        held, total = self.batches.held_samples, self.batches.held_samples + self.batches.fit_samples
+        where = f"{held} {'sample' if held == 1 else 'samples'} held out of {total}"
+        if not self.batches.apart:
+            where = "the only sample, none being held out"
+        best: dict[str, tuple[str, float]] = {}
+        for name, distance in repaired.steps.items():
+            kind, _comma, detail = name.partition(", ")
+            if name == repaired.how or kind not in best or _order(distance) < _order(best[kind][1]):
+                best[kind] = detail, distance
+        tried = ", ".join(f"{k} {d:.3g}" + (f" ({detail})" if detail else "") for k, (detail, d) in best.items())
+        return f"repair: {self.distance.describe()} on {where}: {tried}; {repaired.how.partition(', ')[0]} taken"
+
     def written(self, repaired: Repaired) -> Decision:
         """The weights and biases that a repair changed, for `apply_weights`."""
         return weights_of(repaired.student, cut_student(self.layers, repaired.student.alive, None), self.layers)

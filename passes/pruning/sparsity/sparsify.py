@@ -28,7 +28,7 @@ from irc.decisions import Decision
 from irc.errors import UsageError
 from irc.options import format_call
 from irc.pass_base import Context, Contract, Pass, Remark, Site, Skip
-from irc.passes.pruning.decided import figures
+from irc.passes.pruning.decided import figures, has_data
 from irc.passes.pruning.sparsity.sparse_layer import Criterion, Goal, Sparse, SparseLayer, input_norms, scores
 from irc.passes.pruning.sparsity.sparse_mask import Array, Pattern
 from irc.passes.pruning.sparsity.sparse_shares import zeros_by_site
@@ -99,7 +99,7 @@ class Sparsify(Pass):
         Raises:
             UsageError: If the criterion needs data and there is none.
         """
-        if self.criterion in ("obs", "wanda") and not _has_data(ctx) and not ctx.decisions.replaying:
+        if self.criterion in ("obs", "wanda") and not has_data(ctx) and not ctx.decisions.replaying:
             raise UsageError(f"{self.name}{{criterion={self.criterion}}} decides on samples; give --data")
         found: list[SparseSite] = []
         for each in sparse_sites(model, ctx, minimum=self.minimum, pattern=self._pattern):
@@ -152,7 +152,7 @@ class Sparsify(Pass):
         if not wanted or ctx.decisions.replaying:
             return keys
         goals = self._goals(found, model, ctx)
-        if _has_data(ctx):
+        if has_data(ctx):
             for site, rows in _rows(model, list(wanted.values()), ctx):
                 ctx.decisions.remember(keys[site.id], functools.partial(self._measured, site, rows, goals[site.id]))
         for site in wanted.values():
@@ -188,7 +188,7 @@ class Sparsify(Pass):
         if self.scope == "layer":
             return {site.id: Goal(round(self._share * site.constant.size), self._pattern) for site in found}
         norms: dict[str, Array] = {}
-        if _has_data(ctx) and self.criterion != "magnitude":
+        if has_data(ctx) and self.criterion != "magnitude":
             norms = {site.id: input_norms(rows.fit) for site, rows in _rows(model, found, ctx)}
         counts = zeros_by_site({site.id: scores(site.matrices(), norms.get(site.id)) for site in found}, self._share)
         return {site.id: Goal(max(counts[site.id], _zeros(site))) for site in found}
@@ -205,10 +205,6 @@ class Sparsify(Pass):
         gone = float(np.square(weight[~kept], dtype=np.float64).sum())
         found = Sparse(weight * kept, gone / energy if energy else 0.0)
         return _decision(found, site, "magnitude", goal, measured=False)
-
-
-def _has_data(ctx: Context) -> bool:
-    return ctx.data is not None and ctx.runner is not None
 
 
 def _zeros(site: SparseSite) -> int:

@@ -55,11 +55,11 @@ def reached(model: ir.Model, small: ir.Model, what: str = "macs") -> float:
 
 def distances(summary: str) -> dict[str, float]:
     """What the record says of the repairs that were tried."""
-    steps = re.search(r"held out of \d+: (.*?); (.*?) taken", summary)
-    assert steps is not None, summary
+    line = next((line for line in summary.splitlines() if line.startswith("repair: ")), None)
+    assert line is not None, summary
+    steps = line.rpartition(": ")[2].partition(";")[0]
     return {
-        name: float(value)
-        for name, value in re.findall(r"([a-z][a-z -]*(?:, damping [\d.e-]+)?) ([\d.e+-]+|inf)(?:, |$)", steps[1])
+        name: float(value) for name, value in re.findall(r"([a-z][a-z -]*) ([\d.e+-]+|inf)(?: \(.*?\))?(?:, |$)", steps)
     }
 
 
@@ -98,8 +98,8 @@ def test_stored_models(runner, name):
     if not record.rewritten:
         return
     assert all(np.isfinite(part).all() for outputs in run(small, found) for part in outputs if part.dtype.kind == "f")
-    steps = re.findall(r"(cut alone|update|damping [\d.]+|statistics) ([\d.e+-]+|inf)(?=[,;])", record.summary)
-    assert steps and float(steps[0][1]) >= min(float(value) for _how, value in steps)
+    steps = distances(record.summary)
+    assert steps["cut alone"] >= min(steps.values())
     replayed, _ = pruned(model, None, ctx=Context(decisions=Decisions(ctx.decisions.kept)), ratio=0.3)
     assert model_bytes(replayed) == model_bytes(small)
 
@@ -170,7 +170,9 @@ def test_widths_by_measurement_compete_with_uniform_ones(runner):
         if name in ("w0", "w2")
     }
     assert widths["w2"] < 8 < 20 < widths["w0"]
-    competing = re.search(r"; widths (.*)", record.summary)
+    competing = re.search(
+        r"^widths, repaired in one way: (.*); measured at [\d.]+ taken$", record.summary, re.MULTILINE
+    )
     assert competing is not None, record.summary
     uniform, *measured = (float(number) for number in re.findall(r" ([\d.e+-]+)(?:,|$)", competing[1]))
     assert measured and min(measured) < uniform
@@ -246,6 +248,18 @@ def test_where_a_family_is_taken_back_the_rest_is_repaired_anew(runner, denied):
             model, None, ctx=Context(decisions=Decisions(ctx.decisions.kept)), permit=permit, ratio=0.5
         )
         assert model_bytes(replayed) == model_bytes(small)
+
+
+def test_what_selection_is_worth_is_still_said_after_a_family_was_taken_back(runner):
+    model = cnn()
+    ctx = Context(data=source(feeds(model, {"n": 4}, count=15)), runner=runner)
+    _whole, first = pruned(model, runner, ctx=ctx, macs=0.2)
+    assert len(first.rewritten) > 1
+    denied = first.rewritten[0].site
+    _part, second = pruned(model, runner, ctx=ctx, permit=lambda key: "no" if key.site == denied else None, macs=0.2)
+    said = [line for line in first.summary.splitlines() if line.startswith(("selection", "widths"))]
+    assert said and f"{said[0]}, before some of it was taken back" in second.summary.splitlines()
+    assert "taken back" not in first.summary
 
 
 def test_the_guard_is_told_which_family_lost_most_beside_a_repair(runner):

@@ -49,6 +49,16 @@ def test_a_time_is_asked_for_once_per_survivors():
     assert found.is_met(some) and not found.is_met(None) and found.text == "latency=0.5"
 
 
+def test_a_time_that_no_cut_shortens_is_not_called_a_share():
+    found = goal(PruneChannels(latency=0.5))
+    for least, text in (
+        (9.5, "save nothing of the 4 ms that an inference takes here; give macs"),
+        (3.0, r"only 0\.75; ask"),
+    ):
+        with pytest.raises(UsageError, match=f"latency=0.5 cannot be reached.*{text}"):
+            raise found.unreachable(least, cuttable=True, nothing="")
+
+
 @pytest.mark.parametrize(("timed", "name"), [(True, "latency"), (False, "macs")])
 def test_a_loss_buys_time_or_macs(timed, name):
     found = goal(PruneChannels(loss=0.01), timed=timed)

@@ -182,6 +182,19 @@ def test_where_no_family_may_be_cut_the_error_says_why():
         prune(PruneChannels(macs=0.5, minimum=1000), cnn())
 
 
+def test_where_no_axis_is_of_a_family_the_error_says_why():
+    text = """agraph (float[n, 8] x, bool c) => (float[n, 2] y) {
+        a = MatMul(x, w0)
+        y = If (c) <then_branch = t () => (float[n, 2] o) { o = MatMul(a, w1) },
+                    else_branch = e () => (float[n, 2] p) { p = MatMul(a, w2) }>
+    }"""
+    weights = {"w0": random_weight(8, 6), "w1": random_weight(6, 2), "w2": random_weight(6, 2, seed=1)}
+    with pytest.raises(
+        UsageError, match="there is no family to cut: 'a' is read by the body of a control flow operator"
+    ):
+        prune(PruneChannels(macs=0.5), model_of(text, weights))
+
+
 def test_a_budget_missed_because_families_are_left_out_is_told():
     pass_ = PruneChannels(macs=0.6, round_to=1)
     model = cnn()
