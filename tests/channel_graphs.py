@@ -35,6 +35,21 @@ def transformer(layers: int, *, width: int = 16, heads: int = 4) -> ir.Model:
     return model_of(text, weights)
 
 
+def self_attention(*, length: int | str, width: int, heads: int, weighting: str = "Softmax<axis=-1>") -> ir.Model:
+    """One layer of attention by heads; `weighting` makes weights of its scores."""
+    lines = []
+    for name in "qkv":
+        order = "0,2,3,1" if name == "k" else "0,2,1,3"
+        lines.append(f"{name} = MatMul(x, w{name}) {name}4 = Reshape({name}, split)")
+        lines.append(f"{name}t = Transpose<perm=[{order}]>({name}4)")
+    lines.append(f"s = MatMul(qt, kt) p = {weighting}(s) o = MatMul(p, vt)")
+    lines.append("ot = Transpose<perm=[0,2,1,3]>(o) m = Reshape(ot, merge) y = MatMul(m, wo)")
+    weights = {name: random_weight(width, width, seed=i) for i, name in enumerate(("wq", "wk", "wv", "wo"))}
+    weights |= {"split": np.array([0, 0, heads, width // heads]), "merge": np.array([0, 0, width])}
+    shape = f"batch, {length}, {width}"
+    return model_of(f"g (float[{shape}] x) => (float[{shape}] y) {{ " + " ".join(lines) + " }", weights)
+
+
 def convolutional(blocks: int = 2) -> ir.Model:
     """Inverted residuals as in MobileNetV2: expand, filter depthwise, project, add."""
     lines, weights = ["s0 = Conv(image, stem)"], {"stem": random_weight(8, 3, 1, 1), "head": random_weight(8, 5)}

@@ -12,7 +12,7 @@ from runner_models import affine, dense
 
 from irc.errors import RunnerError
 from irc.latency import LatencyComparison, Measured, Timing, batched, compare_latency, measure
-from irc.runner import Runner
+from irc.runner import Runner, stopwatch
 from irc.runner.stopwatch import take_turns
 
 
@@ -136,18 +136,25 @@ def test_models_take_turns_in_both_orders_on_every_feed(count: int) -> None:
     assert len(log) > len(timed), "warm-up is not timed"
 
 
-def test_time_bounds_the_rounds_of_fast_models_and_five_rounds_are_made_of_slow_ones() -> None:
+def test_time_bounds_the_rounds_of_fast_models_and_five_rounds_are_made_of_slow_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     shares: list[float] = []
-    start = time.perf_counter()
     fast = take_turns([Clocked("A", [], 0.001)], [0], seconds=1.2, min_rounds=5, max_rounds=10**6, report=shares.append)
-    assert 1.2 < time.perf_counter() - start < 2.5
-    assert 100 < len(fast[0]) < 1300
+    assert 1.2 < now[0] < 2.5
+    assert 1190 < len(fast[0]) < 1210
+    assert fast[0] == pytest.approx([1.0] * len(fast[0]))
     assert shares and shares == sorted(shares) and shares[0] > 0 and shares[-1] <= 1
     slow = take_turns(
         [Clocked("A", [], 0.05)], [0, 1], seconds=0.01, min_rounds=5, max_rounds=100, report=lambda s: None
     )
     assert len(slow[0]) == 6
-    many = take_turns([Clocked("A", [])], [0, 1], seconds=100, min_rounds=5, max_rounds=50, report=lambda s: None)
+    many = take_turns(
+        [Clocked("A", [], 0.001)], [0, 1], seconds=100, min_rounds=5, max_rounds=50, report=lambda s: None
+    )
     assert len(many[0]) == 50
 
 

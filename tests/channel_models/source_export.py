@@ -51,6 +51,17 @@ class Source:
     opset: int = 20
 
 
+def batch_norm_kept(source: Source) -> Source:
+    """The same model with its BatchNormalization operators."""
+    about = source.about + "; BatchNormalization kept"
+    return dataclasses.replace(source, exporter="batch-norm", opset=17, about=about)
+
+
+def spelled_otherwise(source: Source) -> Source:
+    """The same model by the exporter through TorchScript."""
+    return dataclasses.replace(source, exporter="torchscript", opset=17, about=source.about + ": spelled otherwise")
+
+
 class Named(nn.Module):
     """A module called with keyword arguments, as one called by position; only tensors of floats come back."""
 

@@ -19,7 +19,7 @@ import torch
 from channel_models.source_export import Source, export, store
 from channel_models.stored import EXTENSION, FOLDER, feeds, load, names
 
-ROOMS = ("transformers", "vision", "layers", "bodies", "quantized", "micro")
+ROOMS = ("transformers", "vision", "maps", "layers", "bodies", "quantized", "micro")
 """Modules `source_ROOM`, in the order in which they are made: quantized models start from stored ones."""
 
 

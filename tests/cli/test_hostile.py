@@ -75,7 +75,7 @@ def test_full_disk(tmp_path):
     assert fingerprint(tmp_path) == before
 
 
-@pytest.mark.parametrize("delay", [1.0, 1.5, 2.5])
+@pytest.mark.parametrize("delay", [1.0, pytest.param(1.5, marks=pytest.mark.slow), 2.5])
 def test_interrupt_leaves_nothing(tmp_path, delay):
     path = write(tmp_path, convolution())
     data = samples(tmp_path, x=X)

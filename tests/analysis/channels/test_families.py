@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from channel_graphs import self_attention
 from channel_kit import describe, model_of, random_weight
 
 from irc.analysis.channels import ChannelGroups, Mode, channel_groups
@@ -72,29 +73,8 @@ def test_weights_that_are_shared_tie_their_uses() -> None:
     assert widths(groups) == {"a": (8, 1)}, describe(groups)
 
 
-HEADS = """g (float[N,T,12] x) => (float[N,T,12] y) {
-  q = MatMul(x, wq)
-  k = MatMul(x, wk)
-  v = MatMul(x, wv)
-  q4 = Reshape(q, split)
-  k4 = Reshape(k, split)
-  v4 = Reshape(v, split)
-  qt = Transpose<perm=[0,2,1,3]>(q4)
-  kt = Transpose<perm=[0,2,3,1]>(k4)
-  vt = Transpose<perm=[0,2,1,3]>(v4)
-  s = MatMul(qt, kt)
-  p = Sigmoid(s)
-  o = MatMul(p, vt)
-  ot = Transpose<perm=[0,2,1,3]>(o)
-  of = Reshape(ot, merge)
-  y = MatMul(of, wo)
-}"""
-
-
 def attention(mode: Mode) -> ChannelGroups:
-    weights = {name: random_weight(12, 12, seed=i) for i, name in enumerate(("wq", "wk", "wv", "wo"))}
-    weights |= {"split": np.array([0, 0, 3, 4]), "merge": np.array([0, 0, 12])}
-    return channel_groups(model_of(HEADS, weights), mode=mode)
+    return channel_groups(self_attention(length="T", width=12, heads=3, weighting="Sigmoid"), mode=mode)
 
 
 def test_heads_are_atoms_in_row_mode() -> None:

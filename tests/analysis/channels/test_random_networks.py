@@ -11,7 +11,7 @@ from irc.analysis.channels.rules import all_rules
 from irc.channel_oracles import prove
 from irc.testing.channel_graphs import ChannelLimits, ChannelModel, channel_models
 
-FEW, MANY, WIDE = 45, 1000, 100
+FEW, MANY, WIDE = 30, 1000, 100
 WIDE_LIMITS = ChannelLimits(blocks=(12, 24), width=64, inputs=3, outputs=5)
 
 

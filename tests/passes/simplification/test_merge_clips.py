@@ -51,7 +51,7 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float", "double", "float16"])
+@pytest.mark.parametrize("dtype", ["float", pytest.param("double", marks=pytest.mark.slow), "float16"])
 def test_every_pair_it_merges_gives_the_same_bits(dtype: str) -> None:
     """All chains of two and of the three most telling, over numbers at and around every bound."""
     numpy_type = {"float": np.float32, "double": np.float64, "float16": np.float16}[dtype]

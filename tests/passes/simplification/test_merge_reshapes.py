@@ -201,7 +201,7 @@ def _chains(draw: st.DrawFn) -> tuple[str, list[str], dict[str, list[int]]]:
     return type_, operators, {"sizes": sizes, **weights}
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(_chains())
 def test_random_chains(chain: tuple[str, list[str], dict]) -> None:
     type_, operators, weights = chain

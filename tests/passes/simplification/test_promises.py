@@ -180,7 +180,7 @@ def _graphs(draw: st.DrawFn) -> str:
     return f"g (bool c, float[2,4] x) => ({', '.join(f'float[2,4] {o}' for o in outputs)}) {{ {'  '.join(lines)} }}"
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=16, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(_graphs())
 def test_random_graphs(source: str) -> None:
     weights = {"w": (2, 4), "v": (2, 4), "square": (4, 4), "on": np.array(True), **statistics(4)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from call_counting import assert_linear
 from pass_kit import apply, assert_equal_after, assert_untouched, op_types, parse
 
 from irc.adapters import RewriteRules
@@ -354,14 +355,14 @@ def test_verified_by_the_manager() -> None:
 
 @pytest.mark.slow
 def test_linear() -> None:
-    def seconds(count: int) -> float:
+    def work(count: int) -> Callable[[], None]:
         steps = "  ".join(f"v{i + 1} = Min(v{i}, c{i % 7})" for i in range(count))
         weights = {f"c{i}": (4,) for i in range(7)}
         model = parse(f"g (float[2,4] x) => (float[2,4] y) {{ v0 = Abs(x)  {steps}  y = Neg(v{count}) }}", weights)
-        start = time.perf_counter()
-        outcome = apply(PASS, snapshot(model))
-        assert len(op_types(outcome.model)) == 3
-        return time.perf_counter() - start
 
-    seconds(50)
-    assert seconds(1600) < 8 * seconds(400)
+        def rewrite() -> None:
+            assert len(op_types(apply(PASS, snapshot(model)).model)) == 3
+
+        return rewrite
+
+    assert_linear(work, 400, 1600)

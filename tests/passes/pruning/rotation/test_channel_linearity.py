@@ -22,7 +22,7 @@ from irc.passes.pruning.rotation.rotation_moments import meetings_of
 
 Array = np.ndarray[Any, Any]
 Feeds = list[dict[str, Array]]
-FEW = ("bart", "bert_opset23", "gpt2", "llama", "micro_packed_attention", "mobilenetv2", "swin", "unet")
+FEW = ("bart", "bert_opset23", "gpt2", "llama", "micro_packed_attention", "mobilenetv2", "swin_dynamo", "unet")
 
 
 def turned_at_random(model: ir.Model, feeds: Feeds) -> tuple[dict[str, float], dict[str, str]]:
