@@ -17,6 +17,7 @@ from irc.acceptance import Accepted, accept, without_slower
 from irc.application import SiteKey
 from irc.artifact import Stage, data_file
 from irc.built import Built, shifted
+from irc.calibration.data import DataSource, SamplesWithout
 from irc.candidates import Candidates, Choices
 from irc.decisions import Decisions, Kept
 from irc.dumps import Dumps
@@ -41,6 +42,9 @@ from irc.site_ranking import rank_sites
 if TYPE_CHECKING:
     from irc.driver import Request
     from irc.target import Target
+
+LEAST_UNSEEN = 16
+"""Samples that nothing was fitted to, from which on they say more of the accuracy than many that were."""
 
 
 class Build:
@@ -90,6 +94,7 @@ class Build:
         self._examples = list(examples)
         self._float_model: ir.Model | None = None
         self._accepting: frozenset[str] | None = None
+        self._fitted: set[str] = set()
         approximate = [i for i, step in enumerate(self.steps) if not step.pass_.contract.lossless]
         self._split = approximate[0] if approximate else len(self.steps)
         _check_names(self.steps, request)
@@ -208,6 +213,8 @@ class Build:
             choices=choices or {},
             runner=runner,
             reserved=self._reserved(samples),
+            fitted=self._fitted,
+            timed=self.request.measure,
             prove=self.request.verify == "full",
             seed=self.request.seed,
             progress=self.request.progress,
@@ -307,12 +314,27 @@ class Build:
         return Judge(
             self.model,
             original,
-            samples.source,
+            self._judged_on(samples),
             metric=self.request.metric,
             label=self.request.label,
             budget=self.budget,
             seed=self.request.seed,
         )
+
+    def _judged_on(self, samples: Measurement) -> DataSource:
+        """All samples where some are kept apart for a budget; else those that no weights were fitted to, if there are enough."""
+        source = samples.source
+        assert source is not None
+        if not self._fitted or self._reserved(samples):
+            return source
+        unseen = SamplesWithout(source, self._fitted)
+        if len(unseen) < LEAST_UNSEEN:
+            self.notes.append(
+                "the accuracy is of samples that weights were fitted to, which flatters it: give more of them"
+            )
+            return source
+        self.notes.append(f"the accuracy is of the {len(unseen)} samples that no weights were fitted to")
+        return unseen
 
     def _joined(
         self, base: RunResult, result: RunResult, denied: Mapping[SiteKey, str]

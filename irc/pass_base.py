@@ -128,6 +128,8 @@ class Context:
         refuses: Why the user's selection excludes a site, from its node and id, or None: for a pass that shares something out
             among all its sites; the manager asks it of every site anyway, and supplies it.
         reserved: Keys of samples that nothing may be fitted to, because the result is to be accepted on them.
+        fitted: Keys of samples that weights were fitted to; passes add to it, and accuracy is told of others.
+        timed: Whether times taken here may decide anything that the user did not ask to be a time.
         prove: Whether a pass that rests on an analysis of the model is to prove it on this very model, at the cost of
             several runs (`--verify full`).
         seed: Seed of every random choice a pass makes.
@@ -143,6 +145,8 @@ class Context:
     runner: Runner | None = None
     refuses: Callable[[ir.Node | None, str], str | None] = lambda node, site: None
     reserved: frozenset[str] = frozenset()
+    fitted: set[str] = dataclasses.field(default_factory=set)
+    timed: bool = True
     prove: bool = False
     seed: int = 0
     progress: Callable[[float, str], None] = lambda fraction, what: None

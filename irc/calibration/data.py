@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -82,3 +82,27 @@ class FeedList(DataSource):
     def samples(self) -> Iterator[Sample]:
         """All samples."""
         yield from self._samples
+
+
+class SamplesWithout(DataSource):
+    """The samples of a source but for some.
+
+    Args:
+        source: Any.
+        keys: Of those left out.
+    """
+
+    def __init__(self, source: DataSource, keys: Collection[str]) -> None:
+        self._source, self._keys = source, frozenset(keys)
+        self.name, self.synthetic = source.name, source.synthetic
+
+    @functools.cached_property
+    def _count(self) -> int:
+        return sum(1 for _sample in self.samples())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def samples(self) -> Iterator[Sample]:
+        """Those that are left, in the order of the source."""
+        return (sample for sample in self._source.samples() if sample.key not in self._keys)

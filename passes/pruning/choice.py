@@ -93,6 +93,11 @@ class _Chooser:
         assert self._pruning.repairer is not None
         return self._pruning.repairer
 
+    @property
+    def _repairs(self) -> bool:
+        """Whether what is chosen is repaired, so that it is worth telling what choosing was."""
+        return self._pruning.repairer is not None and self._pruning.options.repair != "none"
+
     def best(self, goal: Goal) -> Choice:
         """The best allocation that meets a goal.
 
@@ -109,7 +114,7 @@ class _Chooser:
                 widths = settled(propagation, functools.partial(meeting.by_sensitivity, sensitivity))
                 if widths not in found.values():
                     found[name] = widths
-        if len(found) == 1 and goal.loss is None:
+        if len(found) == 1 and goal.loss is None and not self._repairs:
             ((name, widths),) = found.items()
             return Choice(widths, None, {}, name)
         # Making one legal may have ranked an atom first that another lost: all are looked at again.

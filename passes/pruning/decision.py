@@ -47,7 +47,7 @@ class Pruning(FamilyDecisions):
     def __init__(self, model: ir.Model, options: PruneChannels, ctx: Context) -> None:
         modes: tuple[Mode, ...] = ("rows", "columns") if options.mode == "both" else (options.mode,)
         super().__init__(model, options, ctx, modes=modes, allow_outputs=options.allow_output)
-        timed = ctx.target is None or ctx.target.executed_here
+        timed = ctx.timed and (ctx.target is None or ctx.target.executed_here)
         self.goal = Goal(options, self.modes, self.original, self._milliseconds, timed=timed)
 
     def reader(self, slot: Slot) -> ir.Node:

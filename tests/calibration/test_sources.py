@@ -7,6 +7,7 @@ import pytest
 from calibration_models import parse
 
 from irc.calibration import DataSource, Sample, open_data, sources, take
+from irc.calibration.data import SamplesWithout
 from irc.errors import DataError, UsageError
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)
@@ -341,3 +342,12 @@ def test_the_key_depends_on_content_alone(tmp_path, model):
     cast = Sample({"image": IMAGE.view(np.int32)})
     assert len({*from_memory, reshaped.key, renamed.key, cast.key}) == 5
     assert Sample({"image": IMAGE}, {"label": np.array([1])}).key == from_memory[0]
+
+
+def test_samples_without_some(model):
+    source = open_data([{"image": IMAGE + i} for i in range(4)], model)
+    keys = [sample.key for sample in source.samples()]
+    rest = SamplesWithout(source, keys[1:3])
+    assert len(rest) == 2 and [sample.key for sample in rest.samples()] == [keys[0], keys[3]]
+    assert [sample.key for sample in rest.samples()] == [keys[0], keys[3]], "again and again"
+    assert len(SamplesWithout(source, keys)) == 0 and rest.name == source.name

@@ -72,7 +72,7 @@ class Batches:
 
     @classmethod
     def of(cls, model: ir.Model, ctx: Context, *, samples: int = SAMPLES, together: int = MOST_TOGETHER) -> Batches:
-        """Takes samples of a context's data.
+        """Takes samples of a context's data, and tells the context which of them are fitted to.
 
         Args:
             model: Runs on them; unchanged.
@@ -97,6 +97,7 @@ class Batches:
         step = round(1 / HELD_SHARE)
         held = ordered[step - 1 :: step] or ordered[-1:]
         fit = [sample for sample in ordered if sample not in held] or ordered
+        ctx.fitted.update(sample.key for sample in fit)
         size = _together(model, ctx.runner, ordered, together)
         unlabelled = [Sample(sample.feed, origin=sample.origin) for sample in held]
         fitted = _joined(fit, size)

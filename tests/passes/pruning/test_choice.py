@@ -250,6 +250,18 @@ def test_where_a_family_is_taken_back_the_rest_is_repaired_anew(runner, denied):
         assert model_bytes(replayed) == model_bytes(small)
 
 
+def test_what_selection_is_worth_is_said_where_no_widths_compete(runner):
+    model = chain()
+    found = feeds(model, {"n": 20}, count=15)
+    for options, said in (
+        ({"ratio": 0.5}, True),
+        ({"ratio": 0.5, "criterion": "random"}, False),
+        ({"ratio": 0.5, "repair": "none"}, False),
+    ):
+        _small, record = pruned(model, runner, found, **options)
+        assert ("selection: as many channels at random: cut alone" in record.summary) is said
+
+
 def test_what_selection_is_worth_is_still_said_after_a_family_was_taken_back(runner):
     model = cnn()
     ctx = Context(data=source(feeds(model, {"n": 4}, count=15)), runner=runner)

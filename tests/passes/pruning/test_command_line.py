@@ -13,6 +13,7 @@ import irc.ir
 from irc.calibration import Sample
 from irc.cli import main
 from irc.judge.halves import split
+from irc.latency_table import LatencyTable
 from irc.passes.pruning.repair.batches import Batches
 
 
@@ -92,3 +93,26 @@ def test_a_loss_keeps_everything_where_nothing_can_be_lost(model):
     assert not record.rewritten and any(
         "no cut is sure to lose at most 0.0001 %" in entry.reason for entry in record.skipped
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "judged", "note"),
+    [(100, 20, "of the 20 samples that no weights were fitted to"), (40, 40, "were fitted to, which flatters it")],
+)
+def test_accuracy_is_told_of_samples_that_nothing_was_fitted_to(model, count, judged, note):
+    report = irc.optimize(model, data=samples(count), passes="prune-channels{macs=0.8}", measure=False)
+    assert report.accuracy is not None and report.accuracy.n == judged
+    assert any(note in text for text in report.notes)
+    kept = irc.optimize(model, data=samples(count), passes="prune-channels{macs=0.8}", measure=False, max_drop="90%")
+    assert not any("fitted to" in text for text in kept.notes)
+
+
+def test_without_clocks_a_loss_buys_multiply_accumulates(model, monkeypatch):
+    """Two builds then give the same bytes."""
+    monkeypatch.setattr(LatencyTable, "measured", None)
+    options = {"data": samples(60), "passes": "prune-channels{loss=0.9,round_to=1}", "measure": False}
+    out, again = (model.with_name(name) for name in ("a.onnx", "b.onnx"))
+    report = irc.optimize(model, output=out, **options)
+    assert report.ledger["prune-channels"].rewritten
+    irc.optimize(model, output=again, **options)
+    assert out.read_bytes() == again.read_bytes()
