@@ -76,7 +76,7 @@ def test_recipe_extends_a_level(tmp_path):
 def test_level_3_is_level_2_behind_a_cut(tmp_path):
     second, third = (recipes.level(name, has_data=True) for name in ("O2", "O3"))
     (cut,) = [step for step in third.steps if step not in second.steps]
-    assert cut.text == "prune-channels{loss=0.005}"
+    assert cut.text == "prune-channels{loss=0.005,round_to=int8}"
     assert [step for step in third.steps if step is not cut] == list(second.steps) == list(third.second_choice)
     assert (third.max_drop, third.never_worse) == (second.max_drop, True)
     with pytest.raises(UsageError, match="-O3 prunes and repairs by data; give --data"):
