@@ -104,7 +104,7 @@ class Bench:
         seconds = time.perf_counter() - start
         path = self._folder / "irc.onnx"
         irc.ir.save(result.model, path)
-        return self.row(path, ratio, method, seconds, result.ledger["prune-channels"].summary)
+        return self.row(path, ratio, method, seconds, "; ".join(result.ledger["prune-channels"].summary.splitlines()))
 
     def torch_pruning(
         self, ratios: Sequence[float], feeds: list[Feed], *, criteria: Sequence[str], threads: int
