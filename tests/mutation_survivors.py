@@ -18,6 +18,7 @@ PASSES = (
     "fold-affine:affine",
     "fold-affine:affine_host",
     "fold-affine:linear_operator",
+    "fold-affine:written_out",
     "fold-batch-norm",
     "fold-batch-norm:inference_batch_norm",
     "fold-constants",
@@ -117,6 +118,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "fold-affine:affine_host": ("left out: weight is None", "left out: slot is not None"),
     # no other operator that has weights has an attribute transB
     "fold-affine:linear_operator": ("left out: node.op_type == 'Gemm'",),
+    # for the type checker: what was matched is there
+    "fold-affine:written_out": ("left out: reduced is not None", "left out: differences[0] is not None"),
     # a MatMul has two inputs, and what is left of a rank that is not known is not of two
     "fold-batch-norm": ("left out: value is not None",),
     # a value that is replaced has a name

@@ -27,6 +27,7 @@ from irc.passes.simplification.linear_operator import dims_of
 from irc.passes.simplification.node_size import NAME_SUFFIX
 from irc.passes.simplification.pass_through import pass_through
 from irc.passes.simplification.unused import remove_unused
+from irc.passes.simplification.written_out import ended_by
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +50,8 @@ class FoldAffine(Pass):
     """Saves additions, subtractions, multiplications and divisions by constants around operators that have weights.
 
     New weights are computed in float32 (float64 where they are float64), those above 1 MiB when they are read; biases in
-    float64. A weight that others use stays, and the new one is stored beside it, if the model does not grow by it.
+    float64. A weight that others use stays, and the new one is stored beside it, if the model does not grow by it. What ends
+    a normalization or Gelu that the runtime fuses stays too: the fused kernel saves more.
 
     Attributes:
         max_bytes: How many bytes one fold may add to the model, at least 0. The default, 0, lets no fold make it larger.
@@ -125,6 +127,8 @@ class FoldAffine(Pass):
             return f"the output of the {between.op_type} has other users"
         if (reason := host.why_not(fold.affine, behind=fold.behind, opset=opset)) is not None:
             return reason
+        if (what := ended_by(fold.affine)) is not None:
+            return f"it ends a {what} that is written out, which the runtime computes in one kernel"
         tensors = host.changed(fold.affine, behind=fold.behind)
         if isinstance(tensors, dict) and (growth := _growth(fold, tensors)) > self.max_bytes:
             return (
