@@ -13,6 +13,7 @@ import numpy as np
 from irc.analysis.channels import ChannelGroups, Family
 from irc.calibration.block_removal import Reader, removal_path
 from irc.passes.pruning.candidate import Ranking
+from irc.passes.pruning.repair.recurrent_readers import recurrent_readers
 from irc.passes.pruning.repair.repairer import Repairer
 
 Array = np.ndarray[Any, Any]
@@ -29,6 +30,8 @@ def removal_ranking(family: Family, groups: ChannelGroups, repairer: Repairer) -
         gram = moments.gram[group] if layer.adds_bias is not None else moments.second(group)
         if np.any(matrix) and np.any(gram):
             readers.append(Reader(matrix, gram, blocks))
+    if repairer.layers.recurrent.all:
+        readers += recurrent_readers(family, groups, repairer.layers.recurrent, repairer.moments.recurrent)
     if not readers:
         return None
     cells = np.asarray(family.cells)

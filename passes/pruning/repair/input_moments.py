@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +22,9 @@ from irc.passes.pruning.repair.batches import Batch
 from irc.passes.pruning.repair.weighted_layers import WeightedLayer
 from irc.passes.quantization.layer_sample import Layer
 from irc.runner import Runner
+
+if TYPE_CHECKING:
+    from irc.passes.pruning.repair.recurrent_moments import RecurrentMoments
 
 Array = np.ndarray[Any, Any]
 ROWS = 16384
@@ -50,6 +53,17 @@ class Moments:
         """`[K, K]`: E[x x^T] of a group, about zero."""
         found: Array = self.gram[group] + np.outer(self.mean[group], self.mean[group])
         return found
+
+
+def pooled(parts: Sequence[Moments]) -> Moments:
+    """Of the rows of several inputs together."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = [part.count for part in parts]
+    mean = np.average([part.mean for part in parts], axis=0, weights=counts)
+    between = [np.einsum("gi,gj->gij", part.mean - mean, part.mean - mean) for part in parts]
+    gram = np.average([part.gram + apart for part, apart in zip(parts, between, strict=True)], axis=0, weights=counts)
+    return Moments(sum(counts), mean, gram.astype(np.float32))
 
 
 def rows_wanted(layer: Layer, rows: int = ROWS) -> int:
@@ -90,6 +104,13 @@ class InputMoments:
         self._samples = sum(batch.samples for batch in batches)
         self._found: dict[Key, Moments | None] = {}
 
+    @functools.cached_property
+    def recurrent(self) -> RecurrentMoments:
+        """Of what recurrent operators read."""
+        from irc.passes.pruning.repair.recurrent_moments import RecurrentMoments
+
+        return RecurrentMoments(self._model, self._runner, self._batches, seed=self._seed, progress=self._progress)
+
     def __getitem__(self, layer: WeightedLayer) -> Moments | None:
         """Moments of what a layer reads; None where it reads nothing, or anything that is not finite."""
         self.gather([layer])
@@ -103,7 +124,7 @@ class InputMoments:
                 wanted.setdefault(_key(layer), layer)
         if not wanted:
             return
-        sized = [(x, _sum_type(x.layer).itemsize * x.layer.groups * x.layer.inputs**2) for x in wanted.values()]
+        sized = [(x, _sum_type(x.layer.inputs).itemsize * x.layer.groups * x.layer.inputs**2) for x in wanted.values()]
         groups = groups_within(sized, BUDGET_BYTES)
         for number, group in enumerate(groups):
             self._sweep(group, functools.partial(self._report, number, len(groups), len(group)))
@@ -114,7 +135,7 @@ class InputMoments:
     def _sweep(self, layers: Sequence[WeightedLayer], progress: Callable[[float], None]) -> None:
         inputs = {value.name for value in self._model.graph.inputs}
         names = list(dict.fromkeys(layer.layer.source for layer in layers if layer.layer.source not in inputs))
-        sums: dict[Key, _Sums] = {}
+        sums: dict[Key, RowSums] = {}
         with self._runner.open(self._model, extra_outputs=names) as opened:
             for number, batch in enumerate(self._batches):
                 progress(number / len(self._batches))
@@ -125,7 +146,9 @@ class InputMoments:
                     chosen = positions(
                         layer.layer.row_count(x.shape), batch, rows_wanted(layer.layer), self._samples, self._seed
                     )
-                    sums.setdefault(_key(layer), _Sums(layer.layer)).add(layer.layer.rows(x, chosen))
+                    sums.setdefault(_key(layer), RowSums(layer.layer.groups, layer.layer.inputs)).add(
+                        layer.layer.rows(x, chosen)
+                    )
         self._found |= {key: found.moments() for key, found in sums.items()}
 
 
@@ -133,18 +156,23 @@ def _key(layer: WeightedLayer) -> Key:
     return layer.layer.source, layer.layer.geometry
 
 
-def _sum_type(layer: Layer) -> np.dtype[Any]:
+def _sum_type(inputs: int) -> np.dtype[Any]:
     """Of sums of products: wide ones are what memory goes to, and need no more than is left of them."""
-    return np.dtype(np.float32 if layer.inputs >= _WIDE else np.float64)
+    return np.dtype(np.float32 if inputs >= _WIDE else np.float64)
 
 
-class _Sums:
-    """Of the rows of one input, about the mean of the first of them: squares of large means would leave nothing of small variances."""
+class RowSums:
+    """Of rows, about the mean of the first of them: squares of large means would leave nothing of small variances.
 
-    def __init__(self, layer: Layer) -> None:
-        self._count, self._origin = 0, np.zeros((layer.groups, 1, layer.inputs), np.float32)
-        self._total = np.zeros((layer.groups, layer.inputs))
-        self._squares = np.zeros((layer.groups, layer.inputs, layer.inputs), _sum_type(layer))
+    Args:
+        groups: How many kinds of rows there are.
+        inputs: How long they are.
+    """
+
+    def __init__(self, groups: int, inputs: int) -> None:
+        self._count, self._origin = 0, np.zeros((groups, 1, inputs), np.float32)
+        self._total = np.zeros((groups, inputs))
+        self._squares = np.zeros((groups, inputs, inputs), _sum_type(inputs))
 
     def add(self, rows: Array) -> None:
         """Rows `[G, R, K]`."""

@@ -23,9 +23,10 @@ from irc.passes.pruning.repair.effort import Effort
 from irc.passes.pruning.repair.input_moments import InputMoments
 from irc.passes.pruning.repair.layer_fitting import Fit, fit
 from irc.passes.pruning.repair.output_distance import OutputDistance
+from irc.passes.pruning.repair.recurrent_update import apply_recurrent_weights, recurrent_weights_of
 from irc.passes.pruning.repair.student import Student, cut_student
-from irc.passes.pruning.repair.weight_storage import StoredWeight, bias_of, set_bias
-from irc.passes.pruning.repair.weighted_layers import WeightedLayers
+from irc.passes.pruning.repair.weight_storage import StoredWeight, bias_of, set_common_bias
+from irc.passes.pruning.repair.weighted_layers import WeightedLayer, WeightedLayers
 
 Array = np.ndarray[Any, Any]
 RepairName = Literal["auto", "none", "update", "least-squares", "statistics"]
@@ -226,45 +227,52 @@ class Repairer:
 
 
 def weights_of(repaired: Student, raw: Student, layers: WeightedLayers) -> Decision:
-    """The weights and biases that a repair changed, by the results of their layers: "weight NAME" and "bias NAME"."""
+    """The weights and biases that a repair changed, by the results of their layers: "weight NAME" and "bias NAME".
+
+    What several layers share is told of the first of them; a bias of others is the name of that layer.
+    """
     found: dict[str, Any] = {}
+    told: dict[ir.Value | None, str] = {}
     for layer in layers.all:
         mine, plain = repaired.node(layer), raw.node(layer)
         if mine is None or plain is None:
             continue
         name = str(layer.node.outputs[0].name)
-        weight, before = _values(mine), _values(plain)
-        if weight is not None and (before is None or not np.array_equal(weight, before)):
-            found[f"weight {name}"] = weight
-        if layer.adds_bias is not None:
-            holder, index = str(layer.adds_bias[0].outputs[0].name), layer.adds_bias[1]
-            bias, old = bias_of(repaired.named(holder), index), bias_of(raw.named(holder), index)
+        stored, before = StoredWeight.of(mine), StoredWeight.of(plain)
+        if stored is not None and stored.origin not in told:
+            told[stored.origin] = name
+            weight = stored.values
+            if before is None or not np.array_equal(weight, before.values):
+                found[f"weight {name}"] = weight
+        for (holder, index), (other, _index) in zip(repaired.holders([layer]), raw.holders([layer]), strict=True):
+            bias, old = bias_of(holder, index), bias_of(other, index)
             if bias is not None and (old is None or not np.array_equal(bias, old)):
-                found[f"bias {name}"] = bias
-    return found
+                first = told.setdefault(holder.inputs[index], name)
+                found[f"bias {name}"] = bias if first == name else first
+    return {**found, **recurrent_weights_of(repaired.model, raw.model, layers.recurrent)}
 
 
 def apply_weights(model: ir.Model, layers: WeightedLayers, decision: Decision) -> int:
     """Gives a cut model the weights of a decision; returns how many layers changed."""
-    nodes = {str(value.name): node for node in model.graph for value in node.outputs}
+    student = Student(model, np.ones(layers.propagation.constraints.count, bool))
+    sharing: dict[str, list[WeightedLayer]] = {}
+    for layer in layers.all:
+        name = str(layer.node.outputs[0].name)
+        bias = decision.get(f"bias {name}")
+        sharing.setdefault(bias if isinstance(bias, str) else name, []).append(layer)
     changed = 0
     for layer in layers.all:
         name = str(layer.node.outputs[0].name)
         weight, bias = decision.get(f"weight {name}"), decision.get(f"bias {name}")
         if isinstance(weight, np.ndarray):
-            stored = StoredWeight.of(nodes[name])
+            stored = StoredWeight.of(student.named(name))
             assert stored is not None
             stored.store(model, weight)
         if isinstance(bias, np.ndarray) and layer.adds_bias is not None:
-            holder = nodes[str(layer.adds_bias[0].outputs[0].name)]
-            set_bias(model, holder, layer.adds_bias[1], bias, hint=name, dtype=layer.weight.dtype)
-        changed += isinstance(weight, np.ndarray) or isinstance(bias, np.ndarray)
-    return changed
-
-
-def _values(node: ir.Node) -> Array | None:
-    found = StoredWeight.of(node)
-    return None if found is None else found.values
+            holders = student.holders(sharing[name])
+            set_common_bias(model, holders, bias, hint=name, dtype=layer.weight.dtype)
+        changed += any(f"{kind} {name}" in decision for kind in ("weight", "bias"))
+    return changed + apply_recurrent_weights(model, layers.recurrent, decision)
 
 
 def _order(distance: float) -> float:

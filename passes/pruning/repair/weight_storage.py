@@ -7,6 +7,7 @@ on the largest integer it used before; its bias follows, whose scale is that of 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class StoredWeight:
         return array.dtype
 
     def store(self, model: ir.Model, values: Array) -> None:
-        """Writes other numbers; integers get a scale of their own."""
+        """Writes other numbers for all that reads them; integers get a scale of their own."""
         if self.dequantize is None:
             self.origin.const_value = ir.tensor(np.ascontiguousarray(values, self.dtype), name=self.origin.name)
             return
@@ -88,7 +89,10 @@ class StoredWeight:
         spread = steps.reshape([-1 if i == axis else 1 for i in range(values.ndim)]) if steps.size > 1 else steps
         rounded = np.clip(np.rint(values / spread), -limit, limit).astype(np.int8)
         self.origin.const_value = ir.tensor(np.ascontiguousarray(rounded), name=self.origin.name)
-        _replace(model, self.dequantize, 1, steps, hint=f"{self.origin.name}_scale")
+        readers = [use.node for use in self.origin.uses() if use.node.op_type == "DequantizeLinear" and use.idx == 0]
+        made = add_initializer(model.graph, f"{self.origin.name}_scale", steps)
+        for reader in readers:
+            _give(model, reader, 1, made)
 
 
 def layer_of(node: ir.Node) -> Layer | None:
@@ -160,9 +164,32 @@ def set_bias(model: ir.Model, holder: ir.Node, index: int, bias: Array, *, hint:
             _forget(model, value)
 
 
+def set_common_bias(
+    model: ir.Model, holders: Sequence[tuple[ir.Node, int]], bias: Array, *, hint: str, dtype: Any
+) -> None:
+    """Gives operators that had one bias another one together; see `set_bias`.
+
+    Integers are a constant for each, since their scales may differ.
+    """
+    (first, place), *others = holders
+    set_bias(model, first, place, bias, hint=hint, dtype=dtype)
+    for holder, index in others:
+        old, made = holder.inputs[index] if len(holder.inputs) > index else None, first.inputs[place]
+        if made is None or not made.is_initializer() or (old is not None and is_dequantized(old)):
+            set_bias(model, holder, index, bias, hint=str(holder.outputs[0].name), dtype=dtype)
+            continue
+        if old is None:
+            holder.resize_inputs(index + 1)
+        _give(model, holder, index, made)
+
+
 def _replace(model: ir.Model, node: ir.Node, index: int, array: Array, *, hint: str) -> None:
+    _give(model, node, index, add_initializer(model.graph, hint, array))
+
+
+def _give(model: ir.Model, node: ir.Node, index: int, value: ir.Value) -> None:
     old = node.inputs[index]
-    node.replace_input_with(index, add_initializer(model.graph, hint, array))
+    node.replace_input_with(index, value)
     _forget(model, old)
 
 

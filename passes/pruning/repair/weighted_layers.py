@@ -1,13 +1,15 @@
 """Where weights read and make channels: Conv, Gemm and MatMul of the main graph, their biases, and the sums they run into.
 
 A layer is `y = x W (+ b)`, with b its own input or the constant of an Add behind it. In a residual network y is added to a shortcut, and
-what the next layer sees is the sum: a repair that knows the shortcut can correct its errors too.
+what the next layer sees is the sum: a repair that knows the shortcut can correct its errors too. Where several layers read one W, as in
+the towers of a siamese network, it changes for all of them at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ import onnx_ir as ir
 from irc.analysis.channels import ChannelGroups, Family, Propagation
 from irc.ir import constant
 from irc.ir.bodies import bodies
+from irc.passes.pruning.repair.recurrent_layers import RecurrentLayers
 from irc.passes.pruning.repair.weight_storage import StoredWeight, bias_of, layer_of
 from irc.passes.quantization.layer_geometry import Convolution, Product
 from irc.passes.quantization.layer_sample import Layer
+from irc.target import is_dequantized
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +40,7 @@ class WeightedLayer:
         shortcut: Name of the shortcut; it depends on no later layer.
         channel_axis: Of the input: the one that the weight reads.
         output_axis: Of the result: the one that the weight makes.
-        shared_by: How many layers read the same weight.
+        shared_by: How many layers read the same weight; see `WeightedLayers.weights`.
     """
 
     layer: Layer
@@ -77,6 +81,19 @@ class WeightedLayers:
     def __init__(self, propagation: Propagation) -> None:
         self.propagation = propagation
         self.all = list(self._found())
+
+    @functools.cached_property
+    def recurrent(self) -> RecurrentLayers:
+        """The recurrent operators, which are none of these."""
+        return RecurrentLayers(self.propagation)
+
+    @functools.cached_property
+    def weights(self) -> list[tuple[WeightedLayer, ...]]:
+        """The layers that read one weight, for every weight that can be changed for all that read it; in the order of the first ones."""
+        found: dict[ir.Value, list[WeightedLayer]] = {}
+        for layer in self.all:
+            found.setdefault(layer.weight.origin, []).append(layer)
+        return [tuple(uses) for uses in found.values() if uses[0].shared_by == 1 or _serves_all(uses)]
 
     def _found(self) -> Iterator[WeightedLayer]:
         graph = self.propagation.model.graph
@@ -186,6 +203,44 @@ class WeightedLayers:
                 if len(np.unique(row)) > 1 and (row >= 0).any():
                     found.append((layer, group, row))
         return found
+
+
+def by_bias(layers: Iterable[WeightedLayer]) -> list[list[WeightedLayer]]:
+    """Layers of one weight by their bias: those that have one together, or none yet, keep one together."""
+    found: dict[Any, list[WeightedLayer]] = {}
+    for layer in layers:
+        holder, index = layer.adds_bias or (None, 0)
+        value = holder.inputs[index] if holder is not None and len(holder.inputs) > index else None
+        reader = value.producer() if value is not None and is_dequantized(value) else None
+        # A bias that cannot be changed is none to share.
+        key = (holder is not None, value) if reader is None else tuple(reader.inputs)
+        found.setdefault(key, []).append(layer)
+    return list(found.values())
+
+
+def _serves_all(uses: list[WeightedLayer]) -> bool:
+    """Whether all that reads a weight are these layers, each of them in the same way, so that it can be changed for all at once."""
+    first, *others = uses
+    pending, readers = [first.weight.origin], 0
+    while pending:
+        value = pending.pop()
+        if value.is_graph_output():
+            return False
+        for use in value.uses():
+            if use.node.op_type in ("DequantizeLinear", "Transpose") and use.idx == 0:
+                pending += use.node.outputs
+            else:
+                readers += 1
+    return readers == len(uses) and all(_layout(layer) == _layout(first) for layer in others)
+
+
+def _layout(layer: WeightedLayer) -> tuple[Any, ...]:
+    """How the matrices of a layer come of its weight, and what they are multiplied by."""
+    geometry, reader = layer.layer.geometry, layer.weight.dequantize
+    sideways = isinstance(geometry, Product) and geometry.transposed_weight
+    scale = constant(reader.inputs[1]) if reader is not None else None
+    integers = None if reader is None or scale is None else (reader.attributes.get_int("axis", 1), scale.tolist())
+    return type(geometry), geometry.groups, sideways, layer.layer.factor, integers
 
 
 def _readers(weight: StoredWeight, node: ir.Node) -> int:

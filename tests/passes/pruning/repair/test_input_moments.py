@@ -11,7 +11,7 @@ from repair_kit import apart, feeds, layer_of, layers_of
 
 from irc.passes.pruning.repair import input_moments
 from irc.passes.pruning.repair.batches import Batch
-from irc.passes.pruning.repair.input_moments import InputMoments, positions
+from irc.passes.pruning.repair.input_moments import InputMoments, pooled, positions
 from irc.runner import Runner
 
 
@@ -83,6 +83,24 @@ def test_half_precision(runner):
     moments = InputMoments(model, runner, apart(found))[layer_of(layers_of(model), "y")]
     rows = np.concatenate([feed["x"] for feed in found]).astype(np.float64)
     assert np.allclose(moments.gram[0], np.cov(rows.T, bias=True), rtol=1e-4), "squares of 200 leave float16"
+
+
+def test_pooled_moments_are_those_of_all_rows(runner):
+    """Of other counts and other means; of one input they are its own."""
+    text = (
+        "agraph (float[n, 5] x, float[m, 5] z) => (float[n, 2] y, float[m, 2] u) { y = MatMul(x, w)  u = MatMul(z, w) }"
+    )
+    model = model_of(text, {"w": random_weight(5, 2)})
+    found = [feed | {"z": feed["z"] * 3 + np.float32(7)} for feed in feeds(model, {"n": 9, "m": 31}, count=4)]
+    layers = layers_of(model)
+    moments = InputMoments(model, runner, apart(found))
+    one, other = (moments[layer_of(layers, name)] for name in ("y", "u"))
+    together = pooled([one, other])
+    rows = np.concatenate([feed[name] for name in ("x", "z") for feed in found]).astype(np.float64)
+    assert together.count == len(rows) == 160 and pooled([one]) is one
+    assert np.allclose(together.mean[0], rows.mean(axis=0), atol=1e-5)
+    assert np.allclose(together.gram[0], np.cov(rows.T, bias=True), rtol=1e-4, atol=1e-3)
+    assert np.allclose(together.second(0), rows.T @ rows / len(rows), rtol=1e-4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

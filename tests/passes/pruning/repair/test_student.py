@@ -112,9 +112,10 @@ def test_biases_that_layers_share_are_changed_for_each_alone(runner):
     assert np.allclose(*mean, atol=1e-4)
 
 
-def test_a_weight_that_two_layers_share_is_cut_and_left_alone(runner):
+def test_a_weight_that_something_else_reads_too_is_cut_and_left_alone(runner):
     text = """agraph (float[n, 8] x) => (float[n, 3] y) {
-        a = MatMul(x, w0)  b = Relu(a)  c = MatMul(b, w1)  d = Relu(a)  e = Neg(d)  f = MatMul(e, w1)  g = Add(c, f)  y = MatMul(g, w2)
+        a = MatMul(x, w0)  b = Relu(a)  c = MatMul(b, w1)  d = Relu(a)  t = Transpose<perm=[1,0]>(w1)  e = Gemm<transB=1>(d, t)  n = Abs(w1)
+        f = MatMul(d, n)  g = Add(c, f)  h = Add(g, e)  y = MatMul(h, w2)
     }"""
     weights = {"w0": random_weight(8, 10), "w1": random_weight(10, 6), "w2": random_weight(6, 3)}
     model = model_of(text, weights)
