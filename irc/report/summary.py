@@ -87,11 +87,17 @@ def _table(report: BuildReport) -> Table:
             f"latency (batch {fast.batch}{threads})",
             f"{fast.original.median_ms:.3g} ms",
             f"{fast.artifact.median_ms:.3g} ms",
-            f"{fast.speedup:.2f}x faster" if fast.speedup >= 1 else f"{1 / fast.speedup:.2f}x slower",
+            _speed(fast.speedup),
         )
     if report.accuracy is not None:
         table.add_row(*accuracy_row(report))
     return table
+
+
+def _speed(speedup: float) -> str:
+    if f"{max(speedup, 1 / speedup):.2f}" == "1.00":
+        return "as fast"
+    return f"{speedup:.2f}x faster" if speedup > 1 else f"{1 / speedup:.2f}x slower"
 
 
 def accuracy_row(report: BuildReport) -> tuple[str, str, str, str]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 UNIFORM = "uniform"
 MEASURED = "measured"
+UNREACHED = "unreached"
+"""No widths met any share, so that nothing was there to be judged."""
 SHARES = tuple(round(0.25 + 0.05 * step, 2) for step in range(15))
 """Of the time or the MACs, that a loss is looked for at: 0.25, 0.3, ... 0.95."""
 
@@ -36,7 +38,7 @@ class Choice:
         widths: Of all candidates.
         first: The student that it was chosen by; None where nothing competed.
         distances: Of the allocations that competed, repaired in one way, by name.
-        name: The one taken; "" where none competed.
+        name: The one taken; "" where none competed, or `UNREACHED`.
         random: Distances of as many channels at random, cut alone and updated: what selection is worth.
     """
 
@@ -146,8 +148,10 @@ class _Chooser:
         goal = self._pruning.goal
         assert goal.loss is not None
         found: Choice | None = None
+        whole = {candidate: candidate.width for candidate in self._candidates}
         if not self._repairer.batches.apart:
-            return Choice({candidate: candidate.width for candidate in self._candidates}, None, {}, "")
+            return Choice(whole, None, {}, "")
+        name = UNREACHED
         low, high = 0, len(SHARES)  # SHARES[high:] lose little enough; of SHARES[:low] nothing is known
         while low < high:
             middle = (low + high) // 2
@@ -157,11 +161,12 @@ class _Chooser:
                 low = middle + 1
                 continue
             assert choice.first is not None
+            name = ""
             if self._repairer.keeps(choice.first.student, goal.loss):
                 found, high = choice, middle
             else:
                 low = middle + 1
-        return found or Choice({candidate: candidate.width for candidate in self._candidates}, None, {}, "")
+        return found or Choice(whole, None, {}, name)
 
     def _probed(self, widths: Widths) -> float:
         propagation, probes = self._pruning.propagation, len(self._shares) * len(self._candidates)

@@ -17,7 +17,7 @@ from irc.errors import UsageError
 from irc.pass_base import Context
 from irc.passes.pruning.allocation import cut_only
 from irc.passes.pruning.candidate import Candidate
-from irc.passes.pruning.choice import NO_CHOICE, Choice, chosen
+from irc.passes.pruning.choice import NO_CHOICE, SHARES, UNREACHED, Choice, chosen
 from irc.passes.pruning.criteria import MEASURED, rankings
 from irc.passes.pruning.decided import has_data
 from irc.passes.pruning.goal import Goal
@@ -237,6 +237,10 @@ class Pruning(FamilyDecisions):
         if self.goal.loss is not None and self.repairer is not None:
             if not self.repairer.batches.apart:
                 return "all stay: what is lost cannot be told from a single sample; give more"
+            if self._choice.name == UNREACHED:
+                return (
+                    f"all stay: narrower channels save less than {1 - SHARES[-1]:.0%} of the {self.goal.at(1.0).name}"
+                )
             if not cut_only(self._choice.widths):
                 held, loss = self.repairer.batches.held_samples, 100 * self.goal.loss
                 return (

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 ROUNDING = 1 + 1e-9
 """Shares of sums of times are not exact."""
+LEAST_MILLISECONDS = 0.03
+"""Of an inference, for parts of it to be told from noise: any run takes some microseconds."""
 NOTHING_SAVED = 0.95
 """Of the time; what cuts save beyond it is no more than noise."""
 
@@ -60,9 +62,11 @@ class Goal:
         return ChannelCosts(self._modes[0], also=self._modes[1:])
 
     def at(self, share: float) -> Goal:
-        """A share of the measured time, or of the MACs, for a goal that is a loss."""
+        """A share of the measured time, or of the MACs, for a goal that is a loss; of the MACs too where it takes next to no time."""
         found = copy.copy(self)
         found.name, found.share = self._currency, share
+        if found.name == "latency" and found.whole < LEAST_MILLISECONDS:
+            found.name = "macs"
         return found
 
     def cost(self, alive: Array | None) -> float:

@@ -59,6 +59,8 @@ def test_it_says_what_changed_what_did_not_and_why():
 def test_slower_is_called_slower():
     slow = LatencyComparison(Timing(1.0, 1, 1, 50), Timing(2.0, 2, 2, 50), 0.5, 0.4, 0.6, 1, None)
     assert "2.00x slower" in printed(report(latency=slow))
+    same = LatencyComparison(Timing(1.0, 1, 1, 50), Timing(1.0, 1, 1, 50), 0.998, 0.9, 1.1, 1, None)
+    assert "as fast" in printed(report(latency=same))
 
 
 def test_misses_are_loud():

@@ -89,7 +89,8 @@ class Merging(FamilyDecisions):
     def unreachable(self, least: float) -> UsageError:
         """The error where the budget cannot be met."""
         cuttable = len(self._unlike) < len(self.open)
-        return self.goal.unreachable(least, cuttable=cuttable, nothing="there is no family to merge in")
+        nothing = next(iter(self._unlike.values()), "there is no family to merge in")
+        return self.goal.unreachable(least, cuttable=cuttable, nothing=nothing)
 
     @functools.cached_property
     def _decided(self) -> Mapping[str, Decision]:
@@ -187,7 +188,9 @@ class Merging(FamilyDecisions):
             return NONE_ALIKE
         if self.goal.budgeted and self.goal.is_met(None):
             return "the budget is met as it is"
-        return f"all {candidate.width} stay: its share is none, or less than a step of {candidate.step}"
+        return "all stay: its share is none" + (
+            f", or less than a step of {candidate.step}" if candidate.step > 1 else ""
+        )
 
 
 def _nothing(place: Place, why: str) -> dict[str, Any]:

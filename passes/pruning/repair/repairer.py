@@ -18,7 +18,7 @@ from irc.errors import DataError
 from irc.judge import Judge
 from irc.judge.model_outputs import ModelOutputs
 from irc.pass_base import Context
-from irc.passes.pruning.repair.batches import Batches
+from irc.passes.pruning.repair.batches import HELD_SHARE, Batches
 from irc.passes.pruning.repair.effort import Effort
 from irc.passes.pruning.repair.input_moments import InputMoments
 from irc.passes.pruning.repair.layer_fitting import Fit, fit
@@ -37,6 +37,8 @@ CUT_ALONE = "cut alone"
 NEEDED = 1.5
 """Samples times loss from which on no decision lost proves with 95 % that less than twice the loss is: 3 / (2 loss) of them."""
 OUTPUT_SAMPLES = 32
+FEW = 6
+"""Samples held out, below which it is luck what is chosen by them."""
 PLENTY = 16
 """Rows for every input from which on least squares hardly fit them too well, so that little damping is right."""
 
@@ -211,6 +213,8 @@ class Repairer:
         """What repair came to, in words: of one that was tried at several dampings, the best."""
         held, total = self.batches.held_samples, self.batches.held_samples + self.batches.fit_samples
         where = f"{held} {'sample' if held == 1 else 'samples'} held out of {total}"
+        if held < FEW:
+            where += f" (few: {round(FEW / HELD_SHARE)} or more tell better)"
         if not self.batches.apart:
             where = "the only sample, none being held out"
         best: dict[str, tuple[str, float]] = {}

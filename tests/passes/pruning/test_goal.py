@@ -68,6 +68,11 @@ def test_a_loss_buys_time_or_macs(timed, name):
     assert share.limit == pytest.approx(0.6 * share.whole)
 
 
+def test_a_loss_buys_macs_where_an_inference_takes_next_to_no_time():
+    found = goal(PruneChannels(loss=0.01), {None: 0.005}).at(0.6)
+    assert found.name == "macs" and found.whole == found.costs.macs()
+
+
 def test_no_time_is_measured_for_a_target_that_is_not_executed_here():
     ctx = Context(target=targets.parse("tensorrt"))
     with pytest.raises(UsageError, match="tensorrt is not executed here; give macs instead"):

@@ -65,6 +65,13 @@ def test_a_budget_out_of_reach_says_how_far_it_goes():
         merge(mlp(4, 3), MergeChannels(parameters=0.5))
 
 
+def test_a_budget_out_of_reach_for_want_of_rows_says_so():
+    model = mlp(6, 24, 24, 4)
+    ctx = context(samples(model, count=1), target=None)
+    with pytest.raises(UsageError, match=r"was seen to read \d rows, and 16 are needed"):
+        apply(MergeChannels(macs=0.5), model, ctx)
+
+
 def test_rounding_takes_less():
     model = chain({3: (0, 1.0), 5: (2, 1.0), 6: (1, 1.0)})
     outcome = merge(model, MergeChannels(round_to=2))

@@ -149,3 +149,9 @@ def test_other_floats_keep_their_type(dtype, runner):
     assert (
         adapted.dtype == kind and (adapted == 0).sum() >= 640 and (adapted[adapted != 0] != weight[adapted != 0]).any()
     )
+
+
+@pytest.mark.parametrize("model", [text, image], ids=["text", "image"])
+def test_it_says_what_all_of_it_came_to(model, runner):
+    outcome = applied(Sparsify(sparsity=0.5, minimum=1), model(), runner)
+    assert "50.0% of" in outcome.record.summary and "only where kernels skip zeros" in outcome.record.summary
