@@ -79,7 +79,7 @@ def positions(count: int, batch: Batch, wanted: int, samples: int, seed: int) ->
     return np.sort(np.random.default_rng([seed, batch.seed]).choice(count, quota, replace=False))
 
 
-class InputMoments:
+class GatheredMoments:
     """Moments by layer, gathered when they are asked for the first time and kept.
 
     Args:
@@ -102,7 +102,11 @@ class InputMoments:
         self._model, self._runner, self._batches, self._seed = model, runner, batches, seed
         self._progress = progress
         self._samples = sum(batch.samples for batch in batches)
-        self._found: dict[Key, Moments | None] = {}
+        self._found: dict[Any, Moments | None] = {}
+
+
+class InputMoments(GatheredMoments):
+    """Of what layers read."""
 
     @functools.cached_property
     def recurrent(self) -> RecurrentMoments:

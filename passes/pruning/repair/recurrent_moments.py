@@ -7,7 +7,7 @@ behind the end of a sequence, where lengths are given, count for nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,16 @@ import onnx_ir as ir
 from irc.ir import constant, snapshot, unique_name
 from irc.memory_groups import groups_within
 from irc.passes.pruning.repair.batches import Batch
-from irc.passes.pruning.repair.input_moments import BUDGET_BYTES, ROWS, ROWS_PER_INPUT, Moments, RowSums, positions
+from irc.passes.pruning.repair.input_moments import (
+    BUDGET_BYTES,
+    ROWS,
+    ROWS_PER_INPUT,
+    GatheredMoments,
+    Moments,
+    RowSums,
+    positions,
+)
 from irc.passes.pruning.repair.recurrent_layers import INITIAL, LENGTHS, RecurrentLayer, X
-from irc.runner import Runner
 
 Array = np.ndarray[Any, Any]
 
@@ -33,30 +40,8 @@ class _Names:
     initial: str | None
 
 
-class RecurrentMoments:
-    """Moments by layer, a group for each direction, gathered when they are asked for the first time and kept.
-
-    Args:
-        model: The teacher; unchanged.
-        runner: Where it runs.
-        batches: For fitting.
-        seed: Of positions.
-        progress: Told what is being gathered.
-    """
-
-    def __init__(
-        self,
-        model: ir.Model,
-        runner: Runner,
-        batches: Sequence[Batch],
-        *,
-        seed: int = 0,
-        progress: Callable[[float, str], None] = lambda fraction, what: None,
-    ) -> None:
-        self._model, self._runner, self._batches, self._seed = model, runner, batches, seed
-        self._progress = progress
-        self._samples = sum(batch.samples for batch in batches)
-        self._found: dict[RecurrentLayer, Moments | None] = {}
+class RecurrentMoments(GatheredMoments):
+    """Of what recurrent operators read, a group for each direction."""
 
     def __getitem__(self, layer: RecurrentLayer) -> Moments | None:
         """Moments of what a layer reads; None where it reads nothing, or anything that is not finite."""
