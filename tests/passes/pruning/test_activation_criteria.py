@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from channel_kit import model_of, random_weight, session
@@ -15,13 +13,6 @@ from irc.ir import snapshot
 from irc.pass_base import Context
 from irc.passes.pruning.activation_criteria import activation_scores
 from irc.passes.pruning.repair.repairer import Repairer
-from irc.runner import Runner
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def scored(model, runner, found, kind):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -26,12 +25,6 @@ from irc.passes.pruning.prune_channels import PruneChannels
 from irc.pipeline import Step
 from irc.runner import Runner
 from irc.testing.integrity import model_bytes
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def pruned(model: ir.Model, runner: Runner | None, found=(), *, ctx: Context | None = None, permit=None, **options):

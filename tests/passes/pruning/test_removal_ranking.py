@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from channel_kit import model_of, random_weight
@@ -14,13 +12,6 @@ from irc.analysis.channels import ChannelGroups, propagate
 from irc.pass_base import Context
 from irc.passes.pruning.removal_ranking import removal_ranking
 from irc.passes.pruning.repair.repairer import Repairer
-from irc.runner import Runner
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def ranked(model, runner, *sizes, mode="rows", found=None):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from channel_kit import model_of, random_weight
@@ -14,13 +12,6 @@ from irc.calibration import FeedList, Sample
 from irc.errors import DataError
 from irc.pass_base import Context
 from irc.passes.pruning.repair.batches import Batches
-from irc.runner import Runner
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def plain(kind: str = "float[n, 6] x", out: str = "float[n, 3] y", body: str = "y = MatMul(x, w)"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -18,12 +16,6 @@ from irc.errors import RunnerError
 from irc.ir import snapshot
 from irc.passes.pruning.repair.frontier import Frontier, read_by
 from irc.runner import Runner
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def all_values(model: ir.Model, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

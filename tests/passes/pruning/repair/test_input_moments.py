@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from channel_kit import model_of, random_weight, session
@@ -12,14 +10,6 @@ from repair_kit import apart, feeds, layer_of, layers_of
 from irc.passes.pruning.repair import input_moments
 from irc.passes.pruning.repair.batches import Batch
 from irc.passes.pruning.repair.input_moments import InputMoments, pooled, positions
-from irc.runner import Runner
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
-
 
 MODELS = {
     "conv": ("float[n, 4, 6, 5]", "a = Relu(x)  y = Conv<pads=[1,0,2,1], strides=[2,1]>(a, w)", (6, 4, 3, 2)),

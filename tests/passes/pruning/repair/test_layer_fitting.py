@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -20,12 +18,6 @@ from irc.testing.integrity import model_bytes
 
 LEAST_SQUARES = Fit("least-squares", 1e-4)
 STATISTICS = Fit("statistics")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def error(student: ir.Model, teacher: ir.Model, found: list) -> float:

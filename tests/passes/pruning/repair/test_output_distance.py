@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,13 +12,6 @@ from repair_kit import apart, chain, feeds
 
 from irc.ir import snapshot
 from irc.passes.pruning.repair.output_distance import OutputDistance
-from irc.runner import Runner
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def changed(model, name: str, change):

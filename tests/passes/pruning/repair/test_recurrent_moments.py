@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from channel_kit import model_of
@@ -14,14 +12,7 @@ from irc.analysis.channels import propagate
 from irc.ir import constant
 from irc.passes.pruning.repair.recurrent_layers import RecurrentLayer, RecurrentLayers
 from irc.passes.pruning.repair.recurrent_moments import RecurrentMoments, states_before
-from irc.runner import Runner
 from irc.testing.integrity import model_bytes
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def only(model) -> RecurrentLayer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from recurrent_kit import FEATURES, KINDS, UNITS, WAYS, recurrent, weights_of
@@ -14,13 +12,6 @@ from irc.calibration.block_removal import removal_path
 from irc.passes.pruning.repair.recurrent_layers import RecurrentLayers
 from irc.passes.pruning.repair.recurrent_moments import RecurrentMoments
 from irc.passes.pruning.repair.recurrent_readers import recurrent_readers
-from irc.runner import Runner
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def readers_of(runner, model):

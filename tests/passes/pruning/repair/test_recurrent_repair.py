@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from channel_kit import run
@@ -19,14 +17,7 @@ from irc.passes.pruning.prune_channels import PruneChannels
 from irc.passes.pruning.repair.repairer import Repairer, apply_weights
 from irc.passes.pruning.repair.student import cut_student
 from irc.pipeline import Step
-from irc.runner import Runner
 from irc.testing.integrity import model_bytes
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def pruned(model, ctx, **options):

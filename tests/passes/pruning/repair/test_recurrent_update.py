@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -21,14 +19,7 @@ from irc.passes.pruning.repair.recurrent_update import (
     recurrent_weights_of,
     update_recurrent,
 )
-from irc.runner import Runner
 from irc.testing.integrity import model_bytes
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 @pytest.fixture

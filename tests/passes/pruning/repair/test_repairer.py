@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,16 +15,9 @@ from irc.errors import DataError
 from irc.ir import snapshot
 from irc.pass_base import Context
 from irc.passes.pruning.repair.repairer import Repairer, apply_weights
-from irc.runner import Runner
 from irc.testing.integrity import model_bytes
 
 METHODS = ("none", "update", "least-squares", "statistics", "auto")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def repairer(model, runner, found) -> Repairer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,11 @@ from irc.passes.pruning.repair.input_moments import InputMoments
 from irc.passes.pruning.repair.layer_fitting import Fit, fit
 from irc.passes.pruning.repair.repairer import Repairer, apply_weights
 from irc.passes.pruning.repair.student import cut_student, updates
-from irc.runner import Runner
 from irc.testing.integrity import model_bytes
 
 Array = np.ndarray[Any, Any]
 LEAST_SQUARES = Fit("least-squares", 1e-4)
 STATISTICS = Fit("statistics")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def towers(head: str, tower: str, join: str, *, output: str = "float[n, 3] y") -> str:

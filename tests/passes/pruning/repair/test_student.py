@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from channel_kit import model_of, random_weight, run
@@ -16,14 +14,7 @@ from irc.calibration.compensation import DAMPING
 from irc.ir import constant
 from irc.passes.pruning.repair.input_moments import InputMoments
 from irc.passes.pruning.repair.student import cut_student, updates
-from irc.runner import Runner
 from irc.testing.integrity import model_bytes
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner(threads=1) as runner:
-        yield runner
 
 
 def made(model, runner, alive_of, *sizes, count=8):
